@@ -1,0 +1,39 @@
+CORES ?= all
+ARGS ?=
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help env run test test-slow lint config-docs graph
+
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@echo "CORES=$(CORES): how many cores 'run' takes.  ARGS=: more for snakemake or pytest."
+
+env: ## build the environment, .venv, where it is not current
+	@envs/bootstrap
+
+run: env ## run config/config.yaml and write the report
+	snakemake --cores $(CORES) $(ARGS) all
+	@echo "report: results/report/index.html"
+
+test: env ## run the tests
+	pytest -m "not slow" $(ARGS)
+
+test-slow: env ## run the slow tests
+	pytest -m slow $(ARGS)
+
+lint: env ## check style, workflow and types
+	ruff check .
+	ruff format --check .
+	snakefmt --check Snakefile workflow
+	snakemake --lint
+	mypy
+
+config-docs: env ## regenerate what is made from the settings models
+	python -m skyweave.config
+
+graph: env ## draw docs/rulegraph.svg
+	snakemake --rulegraph dot all | dot -Tsvg -o docs/rulegraph.svg

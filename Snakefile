@@ -1,0 +1,42 @@
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+if "datasets" not in config:
+
+    configfile: "config/config.yaml"
+
+
+pathvars:
+    logs="<results>/logs",
+    benchmarks="<results>/benchmarks",
+    data="<results>/data",
+
+
+report: "workflow/report/workflow.rst"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/cmb.smk"
+include: "workflow/rules/sky.smk"
+include: "workflow/rules/reconstruction.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+
+
+rule datasets:
+    input:
+        expand(rules.prepare.output, cmb=CMB),
+        expand(rules.check_simulation.output, cmb=CMB),
+        expand(rules.sky_statistics.output, sky=SKY),
+
+
+rule reconstruction:
+    input:
+        expand(rules.evaluate.output, run=RECONSTRUCTION),
+        expand(rules.draw_reconstruction.output, run=RECONSTRUCTION),

@@ -1,0 +1,89 @@
+"""Reading a configuration: every mistake ends in one line that names the key."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from skyweave.config.models import Config
+from skyweave.errors import UserError
+
+
+def load(path: str | Path) -> Config:
+    """Read and check a YAML configuration file.
+
+    Raises `UserError` for a missing file, broken YAML or an impossible setting.
+    """
+    try:
+        with open(path, encoding="utf-8") as handle:
+            values = yaml.safe_load(handle)
+    except FileNotFoundError:
+        raise UserError(path, "a configuration file", "none") from None
+    except yaml.YAMLError as error:
+        raise UserError(path, "valid YAML", " ".join(str(error).split())) from None
+    return parse(values)
+
+
+def parse(values: Any) -> Config:
+    """Check a mapping of settings; raises `UserError` at the first mistake."""
+    if not isinstance(values, Mapping):
+        raise UserError("config", "a mapping with `datasets` and `runs`", repr(values))
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise _one_line(_telling(error.errors(include_url=False))) from None
+
+
+def _telling(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The first error; for a mapping where a name would also do, what is wrong in the mapping."""
+    first = errors[0]
+    named = first["type"] == "literal_error" and isinstance(first["input"], Mapping)
+    return errors[1] if named and len(errors) > 1 else first
+
+
+# What pydantic puts into a location that the user did not write: tags and union branches.
+_TAGS = {"cmb", "sky", "Cosmology", "constrained-str", "[key]"}
+
+
+def _one_line(error: Mapping[str, Any]) -> UserError:
+    """Say a pydantic error as key, expected and found."""
+    parts = [str(part) for part in error["loc"]]
+    # datasets.NAME.KIND.… : the discriminator's tag stands behind the name.
+    if len(parts) > 2 and parts[0] == "datasets" and parts[2] in _TAGS:
+        del parts[2]
+    parts = [part for part in parts if part not in _TAGS - {"cmb", "sky"}]
+    where = ".".join(part for part in parts if not part.startswith("literal["))
+    kind, found = error["type"], _short(error["input"])
+    if kind == "extra_forbidden":
+        return UserError(where, "a known setting", f"unknown key {parts[-1]!r}")
+    if kind == "missing":
+        return UserError(where, "a value", "none")
+    if kind == "value_error":
+        text = str(error["ctx"]["error"])
+        key, separator, rest = text.partition(": expected ")
+        if separator:
+            where = f"{where}.{key}" if where else key
+            text = "expected " + rest
+        expected, _, found = text.removeprefix("expected ").partition(", found ")
+        return UserError(where, expected, found)
+    expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return UserError(where, expected[:1].lower() + expected[1:], found)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def require_files(config: Config) -> None:
+    """Check that the user's own files are there; raises `UserError` naming the key."""
+    for name, dataset in config.datasets.items():
+        section = "spectra" if dataset.kind == "cmb" else "map"
+        settings = getattr(dataset, section)
+        for key in ("path", "tau_path"):
+            path = getattr(settings, key, None)
+            if path is not None and not Path(path).is_file():
+                where = f"datasets.{name}.{section}.{key}"
+                raise UserError(where, "a file", f"nothing at {path!r}")

@@ -1,0 +1,383 @@
+"""The settings of a study: one model a section, the only source of names, types and defaults.
+
+The JSON schema, the commented default file and the reference page are generated from here.
+"""
+
+from math import radians, sin
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+#: Fields that a simulated CMB dataset can hold, with the effect that each needs.
+CMB_FIELDS = {
+    "t_prim": None,
+    "q_prim": None,
+    "u_prim": None,
+    "e_prim": None,
+    "t_obs": None,
+    "q_obs": None,
+    "u_obs": None,
+    "e_obs": None,
+    "b_obs": None,
+    "kappa": "lensing",
+    "tau": "reionization",
+}
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) < len(values):
+        twice = next(value for value in values if values.count(value) > 1)
+        raise ValueError(f"expected each field once, found {twice!r} twice")
+    return values
+
+
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Fields = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_distinct)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
+
+
+class Settings(BaseModel):
+    """Base of all sections: unknown keys are errors, and a section never changes once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Cosmology(Settings):
+    """Parameters of a flat LCDM model, as CAMB names them."""
+
+    H0: Positive = Field(67.36, description="Hubble constant, km/s/Mpc.")
+    ombh2: Positive = Field(0.02237, description="Baryon density.")
+    omch2: Positive = Field(0.1200, description="Cold dark matter density.")
+    omnuh2: Annotated[float, Field(ge=0)] = Field(
+        0.000644, description="Density of massive neutrinos (one eigenstate)."
+    )
+    tau: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0544, description="Mean optical depth to reionization."
+    )
+    ns: Positive = Field(0.9649, description="Scalar spectral index.")
+    As: Positive = Field(2.1e-9, description="Scalar amplitude at 0.05/Mpc.")
+    r: Annotated[float, Field(ge=0)] = Field(0.0, description="Tensor-to-scalar ratio.")
+    YHe: Fraction = Field(0.2454, description="Helium mass fraction.")
+    TCMB: Positive = Field(2.7255, description="Temperature of the background, K.")
+
+
+class Spectra(Settings):
+    """Where the angular power spectra come from."""
+
+    source: Literal["camb", "table"] = Field(
+        "camb", description="Compute with CAMB, or read a table file."
+    )
+    cosmology: Literal["planck2018", "resunet_cmb_2013"] | Cosmology = Field(
+        "planck2018",
+        description="Named parameter set (`planck2018`: Planck 2018 TT,TE,EE+lowE+lensing; "
+        "`resunet_cmb_2013`: the Planck+WP+highL set of the ResUNet-CMB paper), or the "
+        "parameters themselves.",
+    )
+    path: str | None = Field(
+        None,
+        description="With `table`: text columns `ell dl_tt dl_ee dl_bb dl_te dl_kk` (µK², "
+        "D_ell = ell(ell+1)C_ell/2pi), named in the first line.",
+    )
+    tau_path: str | None = Field(
+        None,
+        description="Table `ell dl_tau` of patchy optical depth; by default the table of the "
+        "ResUNet-CMB paper.",
+    )
+    lmax: Annotated[int, Field(ge=100)] = Field(
+        8000, description="Highest multipole; the grid's Nyquist multipole must lie below."
+    )
+
+    @model_validator(mode="after")
+    def _path_with_table(self) -> Self:
+        if self.source == "table" and self.path is None:
+            raise ValueError("expected a `path` with `source: table`, found none")
+        return self
+
+
+class Grid(Settings):
+    """Geometry of a flat square patch."""
+
+    size_deg: Annotated[float, Field(gt=0, le=40)] = Field(5.0, description="Side, degrees.")
+    pixels: Annotated[int, Field(ge=16, multiple_of=4)] = Field(
+        128, description="Pixels a side; the network halves them twice."
+    )
+
+    @property
+    def pixel_arcmin(self) -> float:
+        """Side of a pixel in arcminutes."""
+        return 60 * self.size_deg / self.pixels
+
+
+class Effects(Settings):
+    """What happens to the primordial sky before it is observed, in this order."""
+
+    reionization: bool = Field(True, description="Screen by patchy reionization, exp(-tau).")
+    lensing: bool = Field(True, description="Displace by the gradient of the lensing potential.")
+    null_fraction: Fraction = Field(
+        0.2, description="Share of realizations whose tau and kappa are zero."
+    )
+    beam_arcmin: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="FWHM of the Gaussian beam, arcmin; 0 for none."
+    )
+    noise_uk_arcmin: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="White noise in T, µK-arcmin; sqrt(2) times that in Q and U."
+    )
+    taper_deg: Annotated[float, Field(ge=0)] = Field(
+        1.5, description="Width of the cosine taper at each edge, degrees; 0 for none."
+    )
+
+
+class Split(Settings):
+    """Shares of the dataset for training, validation and test."""
+
+    train: Fraction = Field(0.8, description="Share to train on.")
+    validation: Fraction = Field(0.1, description="Share to steer the training by.")
+    test: Fraction = Field(0.1, description="Share to judge on, never seen before.")
+
+    @model_validator(mode="after")
+    def _adds_to_one(self) -> Self:
+        total = self.train + self.validation + self.test
+        if abs(total - 1) > 1e-9:
+            raise ValueError(f"expected shares that add to 1, found {total:g}")
+        return self
+
+
+class CmbDataset(Settings):
+    """Simulated patches of the CMB."""
+
+    kind: Literal["cmb"] = Field("cmb", description="Simulated CMB.")
+    spectra: Spectra = Field(Spectra(), description="Angular power spectra to draw from.")
+    grid: Grid = Field(Grid(), description="Geometry of the patches.")
+    effects: Effects = Field(Effects(), description="From the primordial to the observed sky.")
+    fields: Annotated[
+        tuple[Literal[tuple(CMB_FIELDS)], ...], Field(min_length=1), AfterValidator(_distinct)
+    ] = Field(
+        ("q_obs", "u_obs", "e_obs", "b_obs", "e_prim", "tau", "kappa"),
+        description="Fields to keep; `_prim` primordial, `_obs` observed, in µK "
+        "(`kappa` and `tau` dimensionless).",
+    )
+    realizations: Annotated[int, Field(ge=10)] = Field(1000, description="Number of patches.")
+    shard_size: Count = Field(
+        1000,
+        description="Realizations a file (and a job); adding realizations leaves full files alone.",
+    )
+    split: Split = Field(Split(), description="Shares for training, validation and test.")
+
+    @property
+    def shards(self) -> list[range]:
+        """The realizations of each shard."""
+        starts = range(0, self.realizations, self.shard_size)
+        return [range(at, min(at + self.shard_size, self.realizations)) for at in starts]
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        effects, grid = self.effects, self.grid
+        for field in self.fields:
+            effect = CMB_FIELDS[field]
+            if effect and not getattr(effects, effect):
+                raise ValueError(
+                    f"fields: expected `effects.{effect}: true` for {field!r}, found false"
+                )
+        if 0 < effects.beam_arcmin < grid.pixel_arcmin / 2:
+            raise ValueError(
+                "effects.beam_arcmin: expected 0 or at least half a pixel "
+                f"({grid.pixel_arcmin / 2:.4g} arcmin: the grid's Nyquist multipole lies below the "
+                f"beam's), found {effects.beam_arcmin:g}"
+            )
+        if 2 * effects.taper_deg > grid.size_deg:
+            raise ValueError(
+                "effects.taper_deg: expected at most half of grid.size_deg "
+                f"({grid.size_deg / 2:g}), found {effects.taper_deg:g}"
+            )
+        nyquist = 180 * 60 / grid.pixel_arcmin
+        if nyquist > self.spectra.lmax:
+            raise ValueError(
+                f"spectra.lmax: expected at least the grid's Nyquist multipole ({nyquist:.0f}), "
+                f"found {self.spectra.lmax}"
+            )
+        return self
+
+
+class HealpixMap(Settings):
+    """The full-sky map that patches are cut from."""
+
+    source: Literal["sfd98", "file"] = Field(
+        "sfd98",
+        description="The SFD98 dust map, fetched and scaled to 353 GHz, or a HEALPix FITS file.",
+    )
+    path: str | None = Field(None, description="With `file`: the HEALPix FITS file.")
+    nside: Annotated[int, Field(ge=16, le=8192)] = Field(
+        512, description="Resolution to work at (a power of two)."
+    )
+    fwhm_arcmin: Annotated[float, Field(ge=0)] = Field(
+        6.1, description="Beam of the map, FWHM in arcmin."
+    )
+    frequency_ghz: Positive = Field(353.0, description="Frequency, for the change of units.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.source == "file" and self.path is None:
+            raise ValueError("expected a `path` with `source: file`, found none")
+        if self.nside & (self.nside - 1):
+            raise ValueError(f"nside: expected a power of two, found {self.nside}")
+        return self
+
+
+class Mask(Settings):
+    """Planck-like mask: where the dust is measured well, away from the Galactic plane."""
+
+    snr: Positive = Field(8.0, description="Least signal-to-noise, when the map has variances.")
+    smooth_deg: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="FWHM that the binary mask is smoothed with, degrees."
+    )
+    threshold: Fraction = Field(0.9, description="Keep where the smoothed mask exceeds this.")
+    latitude_deg: Annotated[float, Field(ge=0, lt=90)] = Field(
+        10.0, description="Cut below this Galactic latitude, degrees."
+    )
+
+
+class Patches(Settings):
+    """Square patches on the zenithal equal-area projection."""
+
+    count: Count = Field(60, description="Number of patches.")
+    size_deg: Annotated[float, Field(gt=0, le=40)] = Field(20.0, description="Side, degrees.")
+    pixels: Annotated[int, Field(ge=16, multiple_of=4)] = Field(320, description="Pixels a side.")
+    low_arcmin: Positive = Field(80.0, description="FWHM of the low-resolution patches.")
+    high_arcmin: Positive = Field(12.0, description="FWHM of the high-resolution patches.")
+    inside: Fraction = Field(0.9, description="Least share of a patch inside the mask.")
+
+    @property
+    def pixel_arcmin(self) -> float:
+        """Side of a pixel in arcminutes."""
+        return 60 * self.size_deg / self.pixels
+
+
+class SkyDataset(Settings):
+    """Patches of a real map of the sky."""
+
+    kind: Literal["sky"] = Field("sky", description="A real map.")
+    map: HealpixMap = Field(HealpixMap(), description="The full-sky map.")
+    mask: Mask = Field(Mask(), description="Where the map is good enough.")
+    patches: Patches = Field(Patches(), description="Geometry and places of the patches.")
+    split: Split = Field(Split(), description="Shares for training, validation and test.")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        patches = self.patches
+        if patches.high_arcmin >= patches.low_arcmin:
+            raise ValueError(
+                f"patches.high_arcmin: expected less than low_arcmin ({patches.low_arcmin:g}), "
+                f"found {patches.high_arcmin:g}"
+            )
+        if patches.high_arcmin < self.map.fwhm_arcmin:
+            raise ValueError(
+                "patches.high_arcmin: expected at least the map's own beam "
+                f"({self.map.fwhm_arcmin:g} arcmin), found {patches.high_arcmin:g}"
+            )
+        if 2 * patches.pixel_arcmin > patches.high_arcmin:
+            raise ValueError(
+                "patches.pixels: expected two pixels a beam "
+                f"(at least {120 * patches.size_deg / patches.high_arcmin:.0f}: the Nyquist "
+                f"multipole lies below the beam's), found {patches.pixels}"
+            )
+        if patches.size_deg**2 * patches.inside > 41253 * (1 - self._plane_share()):
+            raise ValueError(
+                "patches.size_deg: expected a patch smaller than the unmasked sky, "
+                f"found {patches.size_deg:g}"
+            )
+        return self
+
+    def _plane_share(self) -> float:
+        return sin(radians(self.mask.latitude_deg))
+
+
+class Network(Settings):
+    """The network and its size."""
+
+    name: Literal["resunet_cmb"] = Field("resunet_cmb", description="Architecture.")
+    width: Positive = Field(
+        1.0, description="Factor on the number of channels; 1 is the published network."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="Dropout rate.")
+
+
+class Training(Settings):
+    """Supervised training with Adam on the mean squared error."""
+
+    epochs: Count = Field(500, description="Most passes over the training set.")
+    batch: Count = Field(32, description="Patches a step.")
+    learning_rate: Positive = Field(0.001, description="Adam's learning rate at the start.")
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Factor on the learning rate when the validation loss stands still."
+    )
+    plateau_patience: Count = Field(3, description="Epochs without a gain before that.")
+    stop_patience: Count = Field(10, description="Epochs without a gain before training stops.")
+    save_minutes: Positive = Field(
+        5.0, description="Longest time between saved states (one is always saved a pass)."
+    )
+
+
+class ReconstructionRun(Settings):
+    """A network that reconstructs sky fields from observed ones, and its judgement."""
+
+    task: Literal["reconstruction"] = Field(
+        "reconstruction", description="Reconstruct fields from observed ones."
+    )
+    dataset: Name = Field(description="Name of the dataset to train on.")
+    inputs: Fields = Field(("q_obs", "u_obs"), description="Fields in.")
+    targets: Fields = Field(("tau", "e_prim", "kappa"), description="Fields out.")
+    network: Network = Field(Network(), description="The network and its size.")
+    training: Training = Field(Training(), description="How to train it.")
+
+
+Dataset = Annotated[CmbDataset | SkyDataset, Field(discriminator="kind")]
+
+
+class Config(Settings):
+    """A study: datasets, and runs on them."""
+
+    seed: Annotated[int, Field(ge=0)] = Field(2026, description="Root of all random numbers.")
+    datasets: dict[Name, Dataset] = Field(
+        min_length=1, description="Sets of simulated realizations or of patches of a real map."
+    )
+    runs: dict[Name, ReconstructionRun] = Field(
+        default_factory=dict, description="Networks trained on a dataset and judged."
+    )
+
+    @model_validator(mode="after")
+    def _runs_fit_datasets(self) -> Self:
+        for name, run in self.runs.items():
+            where = f"runs.{name}"
+            dataset = self.datasets.get(run.dataset)
+            if dataset is None:
+                known = ", ".join(sorted(self.datasets))
+                raise ValueError(f"{where}.dataset: expected one of {known}, found {run.dataset!r}")
+            if not isinstance(dataset, CmbDataset):
+                raise ValueError(
+                    f"{where}.dataset: expected a dataset of kind cmb, found {dataset.kind!r}"
+                )
+            for role in ("inputs", "targets"):
+                for field in getattr(run, role):
+                    if field not in dataset.fields:
+                        known = ", ".join(dataset.fields)
+                        raise ValueError(
+                            f"{where}.{role}: expected fields of dataset {run.dataset!r} "
+                            f"({known}), found {field!r}"
+                        )
+            both = set(run.inputs) & set(run.targets)
+            if both:
+                raise ValueError(
+                    f"{where}.targets: expected no field that is also an input, found {min(both)!r}"
+                )
+            smallest = min(
+                int(share * dataset.realizations)
+                for share in (dataset.split.train, dataset.split.validation, dataset.split.test)
+            )
+            if smallest < 1:
+                raise ValueError(
+                    f"datasets.{run.dataset}.split: expected at least one realization in each "
+                    f"part of {dataset.realizations}, found none"
+                )
+        return self

@@ -1,0 +1,125 @@
+"""The settings: generated files are current, and each mistake ends in one line."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from skyweave.config import Config, load, parse, require_files
+from skyweave.config.docs import commented, generate
+from skyweave.errors import UserError
+
+FOLDER = Path(__file__).parent.parent / "config"
+
+
+def quick() -> dict:
+    """Values of the quick study."""
+    return yaml.safe_load((FOLDER / "config.yaml").read_text(encoding="utf-8"))
+
+
+def changed(key: str, value: object) -> dict:
+    """The quick study with one value changed; the key is dotted."""
+    values = copy.deepcopy(quick())
+    *path, last = key.split(".")
+    section = values
+    for part in path:
+        section = section[part]
+    section[last] = value
+    return values
+
+
+def test_generated_files_are_current():
+    for path, text in generate(FOLDER).items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run `make config-docs`"
+
+
+def test_commented_file_means_the_same():
+    config = load(FOLDER / "config.yaml")
+    assert parse(yaml.safe_load(commented(config))) == config
+
+
+def test_every_key_is_described():
+    def bare(model):
+        for name, field in model.model_fields.items():
+            if not field.description:
+                yield f"{model.__name__}.{name}"
+
+    from skyweave.config import models
+
+    sections = [m for m in vars(models).values() if isinstance(m, type)]
+    sections = [m for m in sections if issubclass(m, models.Settings)]
+    assert [key for model in sections for key in bare(model)] == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "where", "expected", "found"),
+    [
+        ("sed", 1, "sed", "a known setting", "unknown key 'sed'"),
+        ("seed", "one", "seed", "integer", "'one'"),
+        ("seed", -1, "seed", "greater than or equal to 0", "-1"),
+        ("datasets.cmb.grid.pixel", 64, "datasets.cmb.grid.pixel", "a known", "unknown key"),
+        ("datasets.cmb.kind", "cbm", "datasets.cmb", "'cmb', 'sky'", "cbm"),
+        ("datasets.cmb.grid.pixels", 66, "datasets.cmb.grid.pixels", "multiple of 4", "66"),
+        ("datasets.cmb.grid.pixels", 256, "datasets.cmb.spectra.lmax", "Nyquist", "6000"),
+        ("datasets.cmb.effects.taper_deg", 3, "cmb.effects.taper_deg", "half of grid", "3"),
+        ("datasets.cmb.effects.beam_arcmin", 1, "effects.beam_arcmin", "Nyquist", "1"),
+        ("datasets.cmb.effects.lensing", False, "datasets.cmb.fields", "'kappa'", "false"),
+        ("datasets.cmb.split.test", 0.2, "datasets.cmb.split", "add to 1", "1.1"),
+        ("datasets.cmb.spectra.source", "table", "datasets.cmb.spectra", "a `path`", "none"),
+        ("datasets.cmb.spectra.cosmology", {"h0": 70}, "cosmology.h0", "a known", "'h0'"),
+        ("datasets.dust.map.nside", 500, "datasets.dust.map.nside", "power of two", "500"),
+        ("datasets.dust.patches.pixels", 64, "dust.patches.pixels", "Nyquist", "64"),
+        ("datasets.dust.patches.high_arcmin", 5, "patches.high_arcmin", "own beam", "5"),
+        ("datasets.dust.patches.size_deg", 90, "patches.size_deg", "less than or equal", "90"),
+        ("runs.resunet.dataset", "dust", "runs.resunet.dataset", "kind cmb", "'sky'"),
+        ("runs.resunet.dataset", "cbm", "runs.resunet.dataset", "one of cmb, dust", "'cbm'"),
+        ("runs.resunet.inputs", ["t_obs"], "runs.resunet.inputs", "fields of", "'t_obs'"),
+        ("runs.resunet.inputs", ["tau"], "runs.resunet.targets", "also an input", "'tau'"),
+        ("runs.resunet.targets", ["tau", "tau"], "runs.resunet.targets", "once", "'tau' twice"),
+        ("runs.resunet.targets", [], "runs.resunet.targets", "at least 1", "[]"),
+        ("runs.resunet.training.epochs", 0, "training.epochs", "greater than", "0"),
+    ],
+)
+def test_a_mistake_is_one_line(key, value, where, expected, found):
+    with pytest.raises(UserError) as caught:
+        parse(changed(key, value))
+    line = str(caught.value)
+    assert "\n" not in line
+    assert where in caught.value.where
+    assert expected in caught.value.expected
+    assert found in str(caught.value.found)
+
+
+def test_patch_larger_than_the_unmasked_sky():
+    values = changed("datasets.dust.mask.latitude_deg", 88)
+    values["datasets"]["dust"]["patches"] |= {"size_deg": 40, "pixels": 512}
+    with pytest.raises(UserError, match="smaller than the unmasked sky"):
+        parse(values)
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1", "", "seed: 1"])
+def test_a_file_that_is_no_configuration(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_configuration(tmp_path):
+    with pytest.raises(UserError, match="expected a configuration file, found none"):
+        load(tmp_path / "none.yaml")
+
+
+def test_own_files_must_be_there(tmp_path):
+    values = changed("datasets.dust.map", {"source": "file", "path": str(tmp_path / "no.fits")})
+    with pytest.raises(UserError, match=r"datasets\.dust\.map\.path: expected a file"):
+        require_files(parse(values))
+
+
+def test_sections_do_not_change():
+    config = parse(quick())
+    assert isinstance(config, Config)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 3

@@ -1,0 +1,129 @@
+rule train:
+    input:
+        shards=run_shards,
+        split=run_dataset("split.csv"),
+        normalization=run_dataset("normalization.json"),
+    output:
+        network="<results>/runs/{run}/network.keras",
+        card="<results>/runs/{run}/card.json",
+        history="<results>/runs/{run}/history.csv",
+    log:
+        "<logs>/train/{run}.log",
+    benchmark:
+        "<benchmarks>/train/{run}.tsv"
+    retries: 3
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=240,
+    params:
+        seed=STUDY.seed,
+        run=lambda wildcards: plain(run_settings(wildcards)),
+        # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
+        state=lambda wildcards, output: output.network.replace("network.keras", "state"),
+    message:
+        "Training of {wildcards.run}"
+    script:
+        "../scripts/train.py"
+
+
+rule predict:
+    input:
+        network=rules.train.output.network,
+        card=rules.train.output.card,
+        shards=run_shards,
+        split=run_dataset("split.csv"),
+    output:
+        "<results>/runs/{run}/predictions.h5",
+    log:
+        "<logs>/predict/{run}.log",
+    benchmark:
+        "<benchmarks>/predict/{run}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    message:
+        "Predictions of {wildcards.run} on its test set"
+    script:
+        "../scripts/predict.py"
+
+
+rule evaluate:
+    input:
+        predictions=rules.predict.output,
+    output:
+        metrics="<results>/runs/{run}/metrics.csv",
+        verdicts="<results>/runs/{run}/verdicts.json",
+    log:
+        "<logs>/evaluate/{run}.log",
+    benchmark:
+        "<benchmarks>/evaluate/{run}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    message:
+        "Metrics of {wildcards.run} against its baseline"
+    script:
+        "../scripts/evaluate.py"
+
+
+rule draw_reconstruction:
+    input:
+        rules.train.output,
+        rules.predict.output,
+        rules.evaluate.output,
+    output:
+        examples=report(
+            "<results>/runs/{run}/figures/examples.png",
+            caption="../report/examples.rst",
+            category="Reconstruction",
+            labels={"run": "{run}", "figure": "example maps"},
+        ),
+        correlation=report(
+            "<results>/runs/{run}/figures/correlation.svg",
+            caption="../report/correlation.rst",
+            category="Reconstruction",
+            labels={"run": "{run}", "figure": "correlation"},
+        ),
+        transfer=report(
+            "<results>/runs/{run}/figures/transfer.svg",
+            caption="../report/transfer.rst",
+            category="Reconstruction",
+            labels={"run": "{run}", "figure": "transfer"},
+        ),
+        residual=report(
+            "<results>/runs/{run}/figures/residual.svg",
+            caption="../report/residual.rst",
+            category="Reconstruction",
+            labels={"run": "{run}", "figure": "residual power"},
+        ),
+        loss=report(
+            "<results>/runs/{run}/figures/loss.svg",
+            caption="../report/loss.rst",
+            category="Reconstruction",
+            labels={"run": "{run}", "figure": "loss"},
+        ),
+        index="<results>/runs/{run}/figures/figures.json",
+    log:
+        "<logs>/draw_reconstruction/{run}.log",
+    benchmark:
+        "<benchmarks>/draw_reconstruction/{run}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    message:
+        "Figures of {wildcards.run}"
+    script:
+        "../scripts/draw_reconstruction.py"

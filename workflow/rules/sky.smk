@@ -1,0 +1,173 @@
+localrules:
+    fetch_sfd98,
+
+
+rule fetch_sfd98:
+    output:
+        expand(
+            "<data>/sfd98/SFD_{kind}_4096_{pole}.fits", kind=["dust", "mask"], pole=["ngp", "sgp"]
+        ),
+    log:
+        "<logs>/fetch_sfd98.log",
+    benchmark:
+        "<benchmarks>/fetch_sfd98.tsv"
+    retries: 2
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "SFD98 dust map, by package, version and checksum"
+    script:
+        "../scripts/fetch_sfd98.py"
+
+
+rule sky_map:
+    input:
+        map_files,
+    output:
+        "<results>/datasets/{sky}/map.fits",
+    log:
+        "<logs>/sky_map/{sky}.log",
+    benchmark:
+        "<benchmarks>/sky_map/{sky}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        map=lambda wildcards: plain(dataset_settings(wildcards).map),
+    message:
+        "HEALPix map of {wildcards.sky}"
+    script:
+        "../scripts/sky_map.py"
+
+
+rule sky_mask:
+    input:
+        rules.sky_map.output,
+    output:
+        mask="<results>/datasets/{sky}/mask.fits",
+        steps="<results>/datasets/{sky}/mask_steps.csv",
+    log:
+        "<logs>/sky_mask/{sky}.log",
+    benchmark:
+        "<benchmarks>/sky_mask/{sky}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        mask=lambda wildcards: plain(dataset_settings(wildcards).mask),
+    message:
+        "Mask of {wildcards.sky}"
+    script:
+        "../scripts/sky_mask.py"
+
+
+rule sky_patches:
+    input:
+        map=rules.sky_map.output,
+        mask=rules.sky_mask.output.mask,
+    output:
+        patches="<results>/datasets/{sky}/patches.h5",
+        places="<results>/datasets/{sky}/places.csv",
+    log:
+        "<logs>/sky_patches/{sky}.log",
+    benchmark:
+        "<benchmarks>/sky_patches/{sky}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=60,
+    params:
+        seed=STUDY.seed,
+        patches=lambda wildcards: plain(dataset_settings(wildcards).patches),
+        split=lambda wildcards: plain(dataset_settings(wildcards).split),
+        fwhm_arcmin=lambda wildcards: dataset_settings(wildcards).map.fwhm_arcmin,
+    message:
+        "Patches of {wildcards.sky}"
+    script:
+        "../scripts/sky_patches.py"
+
+
+rule sky_statistics:
+    input:
+        patches=rules.sky_patches.output.patches,
+        places=rules.sky_patches.output.places,
+    output:
+        spectra="<results>/datasets/{sky}/spectra.csv",
+        minkowski="<results>/datasets/{sky}/minkowski.csv",
+        verdicts="<results>/datasets/{sky}/verdicts.json",
+    log:
+        "<logs>/sky_statistics/{sky}.log",
+    benchmark:
+        "<benchmarks>/sky_statistics/{sky}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        seed=STUDY.seed,
+    message:
+        "Spectra and Minkowski functionals of {wildcards.sky}"
+    script:
+        "../scripts/sky_statistics.py"
+
+
+rule draw_sky:
+    input:
+        rules.sky_map.output,
+        rules.sky_mask.output,
+        rules.sky_patches.output,
+        rules.sky_statistics.output,
+    output:
+        map=report(
+            "<results>/datasets/{sky}/figures/map.png",
+            caption="../report/map.rst",
+            category="Sky",
+            labels={"dataset": "{sky}", "figure": "map and mask"},
+        ),
+        patches=report(
+            "<results>/datasets/{sky}/figures/patches.png",
+            caption="../report/patches.rst",
+            category="Sky",
+            labels={"dataset": "{sky}", "figure": "patches"},
+        ),
+        spectra=report(
+            "<results>/datasets/{sky}/figures/spectra.svg",
+            caption="../report/sky_spectra.rst",
+            category="Sky",
+            labels={"dataset": "{sky}", "figure": "power spectra"},
+        ),
+        minkowski=report(
+            "<results>/datasets/{sky}/figures/minkowski.svg",
+            caption="../report/minkowski.rst",
+            category="Sky",
+            labels={"dataset": "{sky}", "figure": "Minkowski functionals"},
+        ),
+        index="<results>/datasets/{sky}/figures/figures.json",
+    log:
+        "<logs>/draw_sky/{sky}.log",
+    benchmark:
+        "<benchmarks>/draw_sky/{sky}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    message:
+        "Figures of {wildcards.sky}"
+    script:
+        "../scripts/draw_sky.py"

@@ -1,0 +1,30 @@
+"""How every script runs: output to the rule's log, and a user's mistake said in one line."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from skyweave.errors import UserError
+
+
+@contextmanager
+def job(log: str) -> Iterator[TextIO]:
+    """Send stdout and stderr to the file `log`; yield the console for what a person watches.
+
+    File descriptors are redirected, not only Python's streams: the libraries beneath write too.
+    """
+    console = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(log, "w", buffering=1) as handle:
+        os.dup2(handle.fileno(), 1)
+        os.dup2(handle.fileno(), 2)
+        try:
+            yield console
+        except UserError as error:
+            print(error, file=sys.stderr)
+            sys.exit(1)
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)

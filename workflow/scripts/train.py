@@ -1,0 +1,26 @@
+"""Training of a run; resumes from its state if an earlier attempt was cut short."""
+
+import os
+
+from job import job
+
+with job(snakemake.log[0]) as console:
+    from skyweave.config import ReconstructionRun
+    from skyweave.tasks.reconstruction import train_run
+
+    # Only a scheduler ends a job at its `runtime`; a laptop lets it go on.
+    limited = "SLURM_JOB_ID" in os.environ
+    train_run(
+        ReconstructionRun(**snakemake.params.run),
+        shards=snakemake.input.shards,
+        split=snakemake.input.split[0],
+        normalization=snakemake.input.normalization[0],
+        network=snakemake.output.network,
+        history=snakemake.output.history,
+        state=snakemake.params.state,
+        name=snakemake.wildcards.run,
+        seed=snakemake.params.seed,
+        threads=snakemake.threads,
+        deadline_s=60 * snakemake.resources.runtime if limited else None,
+        console=console,
+    )
