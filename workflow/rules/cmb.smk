@@ -75,7 +75,7 @@ rule prepare:
 
 rule check_simulation:
     input:
-        spectra=rules.spectra.output,
+        spectra=rules.spectra.output[0],
         shards=shards,
     output:
         metrics="<results>/datasets/{cmb}/metrics.csv",

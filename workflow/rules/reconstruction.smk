@@ -56,7 +56,7 @@ rule predict:
 
 rule evaluate:
     input:
-        predictions=rules.predict.output,
+        predictions=rules.predict.output[0],
     output:
         metrics="<results>/runs/{run}/metrics.csv",
         verdicts="<results>/runs/{run}/verdicts.json",

@@ -73,7 +73,7 @@ rule sky_mask:
 
 rule sky_patches:
     input:
-        map=rules.sky_map.output,
+        map=rules.sky_map.output[0],
         mask=rules.sky_mask.output.mask,
     output:
         patches="<results>/datasets/{sky}/patches.h5",

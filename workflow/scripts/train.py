@@ -22,5 +22,5 @@ with job(snakemake.log[0]) as console:
         seed=snakemake.params.seed,
         threads=snakemake.threads,
         deadline_s=60 * snakemake.resources.runtime if limited else None,
-        console=console,
+        terminal=console,
     )

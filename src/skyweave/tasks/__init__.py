@@ -1,0 +1,1 @@
+"""Tasks: thin modules that compose the rooms. They hold no primitive."""

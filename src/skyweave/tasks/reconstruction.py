@@ -1,0 +1,192 @@
+"""Reconstruction: sky fields from observed ones, by a network and by its classical baseline."""
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TextIO
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from skyweave.config import ReconstructionRun
+from skyweave.data.feed import BatchFeed
+from skyweave.data.normalization import Normalization
+from skyweave.data.shards import ShardSet
+from skyweave.data.split import members, read_split
+from skyweave.estimators.analytic_eb import analytic_eb
+from skyweave.files import atomic
+from skyweave.flat.grid import PatchGrid
+from skyweave.flat.taper import cosine_taper
+from skyweave.statistics.reconstruction import default_bins, field_metrics
+from skyweave.statistics.tables import write_table
+from skyweave.statistics.verdicts import verdict
+
+#: Least significance of a correlation for a field to count as recovered, in standard errors.
+_SIGMAS = 5.0
+
+
+def train_run(
+    run: ReconstructionRun,
+    *,
+    shards: Sequence[str | PathLike],
+    split: str | PathLike,
+    normalization: str | PathLike,
+    network: str | PathLike,
+    history: str | PathLike,
+    state: str | PathLike,
+    name: str,
+    seed: int,
+    threads: int,
+    deadline_s: float | None,
+    terminal: TextIO | None = None,
+) -> None:
+    """Train the network of a run; write it with its card, and the history of the training.
+
+    Goes on from `state` if an earlier attempt was cut short. Raises `Unfinished` before
+    `deadline_s` seconds are over and on SIGTERM, the state saved.
+    """
+    from skyweave.networks.card import Card, save_network
+    from skyweave.networks.registry import build
+    from skyweave.training.runtime import prepare
+    from skyweave.training.supervised import train
+
+    prepare(seed, threads)
+    maps = ShardSet(shards)
+    parts = read_split(split)
+    scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
+    feeds = {
+        part: BatchFeed(
+            maps,
+            run.inputs,
+            run.targets,
+            scales,
+            members(parts, part),
+            run.training.batch,
+            seed,
+            (name, part),
+        )
+        for part in ("train", "validation")
+    }
+    model = build(run.network, maps.pixels, run.inputs, run.targets, seed)
+    epochs = train(
+        model,
+        feeds["train"],
+        feeds["validation"],
+        run.training,
+        state_folder=state,
+        identity={"run": name, "seed": seed, "network": run.network.model_dump()},
+        deadline_s=deadline_s,
+        terminal=terminal,
+    )
+    best = epochs.loc[epochs.val_loss.idxmin()].drop("seconds")
+    card = Card(
+        inputs=run.inputs,
+        outputs=run.targets,
+        units=maps.units,
+        normalization=scales,
+        size_deg=maps.size_deg,
+        pixels=maps.pixels,
+        seed=seed,
+        data={
+            "dataset": run.dataset,
+            "provenance": maps.provenance,
+            "realizations": parts.split.value_counts().to_dict(),
+            "fingerprint": feeds["train"].fingerprint,
+        },
+        settings={"network": run.network.model_dump(), "training": run.training.model_dump()},
+        metrics=best.to_dict(),
+    )
+    save_network(Path(network).parent, model, card)
+    write_table(history, epochs)
+
+
+def predict_run(
+    network: str | PathLike,
+    *,
+    shards: Sequence[str | PathLike],
+    split: str | PathLike,
+    out: str | PathLike,
+    threads: int,
+) -> None:
+    """Predict the test set; write inputs, truth, prediction and baseline, in their units.
+
+    The baseline is the analytic E of the observed Q and U, for a network that is to find E.
+    """
+    from skyweave.networks.card import load_network, predict
+    from skyweave.training.runtime import prepare
+
+    prepare(0, threads)
+    trained = load_network(Path(network).parent)
+    maps = ShardSet(shards)
+    test = members(read_split(split), "test")
+    card = trained.card
+    inputs = {field: maps.read(field, test) for field in card.inputs}
+    groups = {
+        "input": inputs,
+        "truth": {field: maps.read(field, test) for field in card.outputs},
+        "prediction": predict(trained, inputs),
+    }
+    if "e_prim" in card.outputs and {"q_obs", "u_obs"} <= set(inputs):
+        groups["baseline"] = {"e_prim": analytic_eb(inputs["q_obs"], inputs["u_obs"], maps.grid)[0]}
+    with atomic(out) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["size_deg"] = maps.size_deg
+        file.attrs["taper_deg"] = maps.provenance["settings"]["effects"]["taper_deg"]
+        file["realizations"] = test
+        for group, fields in groups.items():
+            for field, values in fields.items():
+                written = file.create_dataset(f"{group}/{field}", data=np.float32(values))
+                written.attrs["unit"] = maps.units[field]
+
+
+def evaluate_run(predictions: str | PathLike, *, name: str) -> tuple[pd.DataFrame, list[dict]]:
+    """Metrics of network and baseline for each field of a file of predictions, and verdicts."""
+    with h5py.File(predictions) as file:
+        groups = {
+            group: {field: np.asarray(file[group][field]) for field in file[group]}
+            for group in ("truth", "prediction", "baseline")
+            if group in file
+        }
+        pixels = next(iter(groups["truth"].values())).shape[-1]
+        grid = PatchGrid(float(file.attrs["size_deg"]), pixels)
+        taper = cosine_taper(grid, float(file.attrs["taper_deg"]))
+    bins = default_bins(grid)
+    tables = [
+        field_metrics(maps, groups["truth"][field], grid, bins, run=name, field=field,
+                      method=method, taper=taper)
+        for group, method in (("prediction", "network"), ("baseline", "analytic_eb"))
+        for field, maps in groups.get(group, {}).items()
+    ]
+    metrics = pd.concat(tables, ignore_index=True)
+    return metrics, _verdicts(metrics)
+
+
+def _verdicts(metrics: pd.DataFrame) -> list[dict]:
+    """Is each field recovered at all, and does the network beat the baseline where one is known?"""
+    pixel = metrics[metrics.statistic == "pixel_correlation"].set_index(["field", "method"])
+    found = []
+    for field in pixel.index.get_level_values("field").unique():
+        row = pixel.loc[(field, "network")]
+        found.append(
+            verdict(
+                f"{field}: pixel correlation with the truth, in its standard errors",
+                row.value / row.error,
+                _SIGMAS,
+                ">",
+                unit="standard errors",
+                note=f"correlation {row.value:.3f} ± {row.error:.3f} over {int(row.n)} patches",
+            )
+        )
+        if (field, "analytic_eb") in pixel.index:
+            base = pixel.loc[(field, "analytic_eb")]
+            found.append(
+                verdict(
+                    f"{field}: pixel correlation, network against analytic E/B",
+                    row.value,
+                    base.value,
+                    ">",
+                    note=f"network {row.value:.4f} ± {row.error:.4f}, "
+                    f"analytic {base.value:.4f} ± {base.error:.4f}",
+                )
+            )
+    return found

@@ -1,0 +1,51 @@
+"""A sky dataset: patches of a real map, and what their statistics say."""
+
+from os import PathLike
+
+import h5py
+import numpy as np
+import pandas as pd
+
+from skyweave.config import Patches, Split
+from skyweave.files import atomic
+from skyweave.flat.grid import PatchGrid
+from skyweave.sky.healpix import SkyMap, read_mask
+from skyweave.sky.patches import choose_places, extract
+from skyweave.statistics.dust import dust_statistics, gaussian_control
+from skyweave.statistics.tables import read_table, write_table
+
+_UNITS = {"high": "uK_CMB", "low": "uK_CMB", "mask": ""}
+
+
+def cut_patches(
+    map_path: str | PathLike,
+    mask_path: str | PathLike,
+    patches_path: str | PathLike,
+    places_path: str | PathLike,
+    *,
+    patches: Patches,
+    split: Split,
+    fwhm_arcmin: float,
+    seed: int,
+    dataset: str,
+) -> None:
+    """Choose the places of the patches and write their maps and the table of places."""
+    mask = read_mask(mask_path)
+    places = choose_places(mask, patches, split, seed, dataset)
+    maps = extract(SkyMap.read(map_path), mask, places, patches, fwhm_arcmin)
+    with atomic(patches_path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["size_deg"] = patches.size_deg
+        for name, unit in _UNITS.items():
+            file.create_dataset(name, data=maps[name]).attrs["unit"] = unit
+    write_table(places_path, places)
+
+
+def judge_patches(
+    patches_path: str | PathLike, places_path: str | PathLike, *, seed: int, dataset: str
+) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:
+    """Tables of spectra and of Minkowski functionals, dust beside its Gaussian control; verdicts."""
+    with h5py.File(patches_path) as file:
+        maps = {name: np.asarray(file[name]) for name in _UNITS}
+        grid = PatchGrid(float(file.attrs["size_deg"]), maps["high"].shape[-1])
+    places = read_table(places_path)
+    raise NotImplementedError((maps, grid, places, seed, dataset, dust_statistics, gaussian_control))

@@ -1,0 +1,28 @@
+"""A whole study: the report over its datasets and runs."""
+
+from pathlib import Path
+
+from skyweave.config import Config
+from skyweave.files import versions
+from skyweave.report.page import build_report
+
+_PACKAGES = ("snakemake", "tensorflow", "tensorflow-cpu", "keras", "numpy", "scipy", "astropy")
+_PACKAGES += ("healpy", "pixell", "pymaster", "camb", "pandas", "h5py")
+
+
+def build(study: Config, page: Path) -> None:
+    """Write the report of `study`; `page` is ``<results>/report/index.html``."""
+    results = page.parents[1]
+
+    def folders(kind: str) -> list[tuple[str, Path]]:
+        names = sorted(name for name, d in study.datasets.items() if d.kind == kind)
+        return [(name, results / "datasets" / name) for name in names]
+
+    build_report(
+        page,
+        study=study.model_dump(mode="json"),
+        runs=[(name, results / "runs" / name) for name in sorted(study.runs)],
+        sky=folders("sky"),
+        cmb=folders("cmb"),
+        versions=versions(*_PACKAGES),
+    )

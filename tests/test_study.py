@@ -1,0 +1,223 @@
+"""The quick study as a user runs it: once through, and what a change of it reruns."""
+
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+
+from browser import check_page
+
+ROOT = Path(__file__).parent.parent
+SNAKEMAKE = Path(sys.executable).parent / "snakemake"
+QUICK = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))
+#: The dust map is fetched once for a checkout.
+DATA = ROOT / "results" / "data"
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the workflow in `folder` with its config/config.yaml."""
+    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", *arguments]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=1200, check=False
+    )
+
+
+def configure(folder: Path, **sections: dict) -> None:
+    """Write the quick study's configuration, with other `datasets` or `runs` where given."""
+    values = QUICK | sections | {"pathvars": {"data": str(DATA)}}
+    (folder / "config").mkdir(exist_ok=True)
+    (folder / "config" / "config.yaml").write_text(yaml.safe_dump(values))
+
+
+def with_value(section: dict, key: str, value: object) -> dict:
+    """A copy of a section with one value changed; the key is dotted."""
+    first, _, rest = key.partition(".")
+    return section | {first: with_value(section[first], rest, value) if rest else value}
+
+
+def planned(done: subprocess.CompletedProcess[str]) -> set[str]:
+    """Names of the rules that a dry run would run."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout.partition("Job stats:")[2].partition("total")[0]
+    return set(re.findall(r"^(\w+) +\d+$", table, re.MULTILINE)) - {"all"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory) -> Path:
+    """Folder in which the quick study has run."""
+    folder = tmp_path_factory.mktemp("study")
+    configure(folder)
+    done = snakemake(folder, "all")
+    logs = "\n".join(path.read_text() for path in (folder / "results" / "logs").rglob("*.log"))
+    assert done.returncode == 0, done.stdout + done.stderr + logs
+    return folder
+
+
+def test_report_is_whole_in_a_browser(study):
+    assert check_page(study / "results" / "report" / "index.html") == []
+
+
+def test_report_shows_every_verdict(study):
+    page = (study / "results" / "report" / "index.html").read_text(encoding="utf-8")
+    files = sorted((study / "results").rglob("verdicts.json"))
+    assert len(files) == 3
+    for path in files:
+        for verdict in json.loads(path.read_text()):
+            assert verdict["check"] in page.replace("&#39;", "'").replace("&amp;", "&")
+
+
+def test_simulation_and_control_agree_with_theory(study):
+    """Checks of our own code must pass; whether the network wins is for the report to say."""
+    for name in ("cmb", "dust"):
+        path = study / "results" / "datasets" / name / "verdicts.json"
+        failed = [v["check"] for v in json.loads(path.read_text()) if not v["passed"]]
+        assert failed == []
+
+
+def test_network_recovers_e_and_kappa(study):
+    metrics = pd.read_csv(study / "results" / "runs" / "resunet" / "metrics.csv")
+    pixel = metrics[metrics.statistic == "pixel_correlation"].set_index(["field", "method"])
+    for field in ("e_prim", "kappa"):
+        row = pixel.loc[(field, "network")]
+        assert row.value > 5 * row.error
+
+
+def test_training_tells_how_far_it_is(study):
+    log = (study / "results" / "logs" / "train" / "resunet.log").read_text()
+    assert re.search(r"epoch 1/\d+  loss .* val_loss .* patches/s .* left", log)
+
+
+def test_a_second_run_does_nothing(study):
+    done = snakemake(study, "all")
+    assert done.returncode == 0, done.stderr
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+REPORTED = {"report"}
+TRAINED = {"train", "predict", "evaluate", "draw_reconstruction"}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "expected"),
+    [
+        ("runs", "resunet.training.learning_rate", 0.002, TRAINED | REPORTED),
+        ("runs", "resunet.network.width", 0.5, TRAINED | REPORTED),
+        (
+            "datasets",
+            "dust.mask.latitude_deg",
+            20.0,
+            {"sky_mask", "sky_patches", "sky_statistics", "draw_sky"} | REPORTED,
+        ),
+        (
+            "datasets",
+            "dust.patches.count",
+            40,
+            {"sky_patches", "sky_statistics", "draw_sky"} | REPORTED,
+        ),
+        ("datasets", "cmb.split.test", 0.1, set()),
+        (
+            "datasets",
+            "cmb.effects.noise_uk_arcmin",
+            2.0,
+            {"simulate", "check_simulation", "prepare"} | TRAINED | REPORTED,
+        ),
+    ],
+)
+def test_a_change_reruns_what_it_touches(study, section, key, value, expected):
+    configure(study, **{section: with_value(QUICK[section], key, value)})
+    try:
+        assert planned(snakemake(study, "--dry-run", "all")) == expected
+    finally:
+        configure(study)
+
+
+def test_added_realizations_leave_the_others_alone(study):
+    settings = QUICK["datasets"]["cmb"]
+    count, size = settings["realizations"], settings["shard_size"]
+    more = with_value(QUICK["datasets"], "cmb.realizations", count + size)
+    configure(study, datasets=more)
+    try:
+        done = snakemake(study, "--dry-run", "--quiet", "progress", "datasets")
+    finally:
+        configure(study)
+    assert done.returncode == 0, done.stderr
+    assert planned(done) >= {"simulate", "prepare", "check_simulation"}
+    assert re.search(r"^simulate +1$", done.stdout, re.MULTILINE)
+
+
+def test_a_realization_is_the_same_in_any_shard(study, tmp_path):
+    """Realizations 90 to 119 simulated as shards of 30, against the study's one shard."""
+    cmb = QUICK["datasets"]["cmb"] | {"realizations": 120, "shard_size": 30}
+    configure(tmp_path, datasets={"cmb": cmb}, runs={})
+    target = "results/datasets/cmb/shards/3.h5"
+    done = snakemake(tmp_path, target)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with (
+        h5py.File(tmp_path / target) as few,
+        h5py.File(study / "results/datasets/cmb/shards/0.h5") as many,
+    ):
+        assert few["realizations"][:].tolist() == list(range(90, 120))
+        for field in cmb["fields"]:
+            np.testing.assert_array_equal(few[field][:], many[field][90:120])
+
+
+def test_snakemakes_own_report(study):
+    done = snakemake(study, "--report", "report.zip", "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(study / "report.zip") as archive:
+        names = archive.namelist()
+        text = b"".join(archive.read(name) for name in names if name.endswith((".html", ".js")))
+    assert any(name.endswith("examples.png") for name in names)
+    for words in (b"Reconstruction", b"example maps", b"Minkowski functionals", b"worth its cost"):
+        assert words in text
+
+
+def test_a_map_of_the_users_own(study, tmp_path):
+    """The study's dust map given back as a file: NESTED, in K, another nside, some pixels bad."""
+    import healpy as hp
+
+    from skyweave.sky.skymap import SkyMap
+
+    ours = SkyMap.read(study / "results/datasets/dust/map.fits")
+    values = hp.ud_grade(np.where(ours.bad, 0, ours.intensity), 256) * 1e-6
+    values[:100] = hp.UNSEEN
+    own = tmp_path / "own.fits"
+    hp.write_map(
+        own, values, nest=False, coord="G", column_names=["I_STOKES"], column_units="K_CMB"
+    )
+    dust = QUICK["datasets"]["dust"]
+    dust = dust | {
+        "map": dust["map"] | {"source": "file", "path": str(own), "nside": 256},
+        "patches": dust["patches"] | {"count": 10},
+    }
+    configure(tmp_path, datasets={"own": dust}, runs={})
+    done = snakemake(tmp_path, "results/datasets/own/patches.h5")
+    assert done.returncode == 0, done.stdout + done.stderr
+    read = SkyMap.read(tmp_path / "results/datasets/own/map.fits")
+    good = ~read.bad
+    np.testing.assert_allclose(read.intensity[good], 1e6 * values[good], rtol=1e-5)
+    assert read.bad[:100].all()
+
+
+def test_a_broken_map_of_the_users_own(tmp_path):
+    own = tmp_path / "own.fits"
+    own.write_text("not a map")
+    dust = QUICK["datasets"]["dust"]
+    configure(
+        tmp_path,
+        datasets={"own": dust | {"map": dust["map"] | {"source": "file", "path": str(own)}}},
+        runs={},
+    )
+    done = snakemake(tmp_path, "results/datasets/own/map.fits")
+    assert done.returncode != 0
+    assert not (tmp_path / "results/datasets/own/map.fits").exists()
+    (line,) = (tmp_path / "results/logs/sky_map/own.log").read_text().splitlines()
+    assert line.startswith(f"{own}: expected ")
