@@ -108,6 +108,7 @@ rule draw_spectra:
             category="Datasets",
             labels={"dataset": "{cmb}", "figure": "spectra"},
         ),
+        table="<results>/datasets/{cmb}/figures/spectra.csv",
         index="<results>/datasets/{cmb}/figures/figures.json",
     log:
         "<logs>/draw_spectra/{cmb}.log",

@@ -112,6 +112,10 @@ rule draw_reconstruction:
             category="Reconstruction",
             labels={"run": "{run}", "figure": "loss"},
         ),
+        tables=expand(
+            "<results>/runs/{{run}}/figures/{figure}.csv",
+            figure=["examples", "correlation", "transfer", "residual", "loss"],
+        ),
         index="<results>/runs/{run}/figures/figures.json",
     log:
         "<logs>/draw_reconstruction/{run}.log",

@@ -138,6 +138,12 @@ rule draw_sky:
             category="Sky",
             labels={"dataset": "{sky}", "figure": "map and mask"},
         ),
+        places=report(
+            "<results>/datasets/{sky}/figures/places.png",
+            caption="../report/places.rst",
+            category="Sky",
+            labels={"dataset": "{sky}", "figure": "places"},
+        ),
         patches=report(
             "<results>/datasets/{sky}/figures/patches.png",
             caption="../report/patches.rst",
@@ -155,6 +161,10 @@ rule draw_sky:
             caption="../report/minkowski.rst",
             category="Sky",
             labels={"dataset": "{sky}", "figure": "Minkowski functionals"},
+        ),
+        tables=expand(
+            "<results>/datasets/{{sky}}/figures/{figure}.csv",
+            figure=["map", "places", "patches", "spectra", "minkowski"],
         ),
         index="<results>/datasets/{sky}/figures/figures.json",
     log:

@@ -106,8 +106,11 @@ def reference() -> str:
 
 
 def _sections() -> list[type[BaseModel]]:
-    order = ("Config", "CmbDataset", "Spectra", "Cosmology", "Grid", "Effects", "SkyDataset")
-    order += ("HealpixMap", "Mask", "Patches", "Split", "ReconstructionRun", "Network", "Training")
+    order = (
+        *("Config", "CmbDataset", "Spectra", "Cosmology", "Grid", "Effects"),
+        *("SkyDataset", "HealpixMap", "Mask", "Patches", "Split"),
+        *("ReconstructionRun", "Network", "Training"),
+    )
     return [getattr(models, name) for name in order]
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 #: Fields that a simulated CMB dataset can hold, with the effect that each needs.
-CMB_FIELDS = {
+CMB_FIELDS: dict[str, str | None] = {
     "t_prim": None,
     "q_prim": None,
     "u_prim": None,
@@ -28,6 +28,13 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(values)) < len(values):
         twice = next(value for value in values if values.count(value) > 1)
         raise ValueError(f"expected each field once, found {twice!r} twice")
+    return values
+
+
+def _cmb_fields(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in _distinct(values):
+        if value not in CMB_FIELDS:
+            raise ValueError(f"expected some of {', '.join(CMB_FIELDS)}, found {value!r}")
     return values
 
 
@@ -151,12 +158,10 @@ class CmbDataset(Settings):
     spectra: Spectra = Field(Spectra(), description="Angular power spectra to draw from.")
     grid: Grid = Field(Grid(), description="Geometry of the patches.")
     effects: Effects = Field(Effects(), description="From the primordial to the observed sky.")
-    fields: Annotated[
-        tuple[Literal[tuple(CMB_FIELDS)], ...], Field(min_length=1), AfterValidator(_distinct)
-    ] = Field(
+    fields: Annotated[Fields, AfterValidator(_cmb_fields)] = Field(
         ("q_obs", "u_obs", "e_obs", "b_obs", "e_prim", "tau", "kappa"),
-        description="Fields to keep; `_prim` primordial, `_obs` observed, in µK "
-        "(`kappa` and `tau` dimensionless).",
+        description=f"Fields to keep, of {', '.join(CMB_FIELDS)}; `_prim` primordial, `_obs` "
+        "observed, in µK (`kappa` and `tau` dimensionless).",
     )
     realizations: Annotated[int, Field(ge=10)] = Field(1000, description="Number of patches.")
     shard_size: Count = Field(

@@ -1,7 +1,6 @@
 """Reconstruction: sky fields from observed ones, by a network and by its classical baseline."""
 
 from collections.abc import Sequence
-from os import PathLike
 from pathlib import Path
 from typing import TextIO
 
@@ -18,7 +17,8 @@ from skyweave.estimators.analytic_eb import analytic_eb
 from skyweave.files import atomic
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.taper import cosine_taper
-from skyweave.statistics.reconstruction import default_bins, field_metrics
+from skyweave.statistics.flat_spectra import default_bins
+from skyweave.statistics.reconstruction import field_metrics
 from skyweave.statistics.tables import write_table
 from skyweave.statistics.verdicts import verdict
 
@@ -29,12 +29,12 @@ _SIGMAS = 5.0
 def train_run(
     run: ReconstructionRun,
     *,
-    shards: Sequence[str | PathLike],
-    split: str | PathLike,
-    normalization: str | PathLike,
-    network: str | PathLike,
-    history: str | PathLike,
-    state: str | PathLike,
+    shards: Sequence[str | Path],
+    split: str | Path,
+    normalization: str | Path,
+    network: str | Path,
+    history: str | Path,
+    state: str | Path,
     name: str,
     seed: int,
     threads: int,
@@ -79,7 +79,7 @@ def train_run(
         deadline_s=deadline_s,
         terminal=terminal,
     )
-    best = epochs.loc[epochs.val_loss.idxmin()].drop("seconds")
+    best = epochs.iloc[int(epochs.val_loss.argmin())].drop("seconds")
     card = Card(
         inputs=run.inputs,
         outputs=run.targets,
@@ -102,11 +102,11 @@ def train_run(
 
 
 def predict_run(
-    network: str | PathLike,
+    network: str | Path,
     *,
-    shards: Sequence[str | PathLike],
-    split: str | PathLike,
-    out: str | PathLike,
+    shards: Sequence[str | Path],
+    split: str | Path,
+    out: str | Path,
     threads: int,
 ) -> None:
     """Predict the test set; write inputs, truth, prediction and baseline, in their units.
@@ -139,7 +139,7 @@ def predict_run(
                 written.attrs["unit"] = maps.units[field]
 
 
-def evaluate_run(predictions: str | PathLike, *, name: str) -> tuple[pd.DataFrame, list[dict]]:
+def evaluate_run(predictions: str | Path, *, name: str) -> tuple[pd.DataFrame, list[dict]]:
     """Metrics of network and baseline for each field of a file of predictions, and verdicts."""
     with h5py.File(predictions) as file:
         groups = {
@@ -152,8 +152,16 @@ def evaluate_run(predictions: str | PathLike, *, name: str) -> tuple[pd.DataFram
         taper = cosine_taper(grid, float(file.attrs["taper_deg"]))
     bins = default_bins(grid)
     tables = [
-        field_metrics(maps, groups["truth"][field], grid, bins, run=name, field=field,
-                      method=method, taper=taper)
+        field_metrics(
+            maps,
+            groups["truth"][field],
+            grid,
+            bins,
+            run=name,
+            field=field,
+            method=method,
+            taper=taper,
+        )
         for group, method in (("prediction", "network"), ("baseline", "analytic_eb"))
         for field, maps in groups.get(group, {}).items()
     ]

@@ -1,7 +1,7 @@
 """A simulated dataset: its shards, its split and its check against theory."""
 
 from collections.abc import Sequence
-from os import PathLike
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,22 +12,23 @@ from skyweave.data.shards import ShardSet, write_shard
 from skyweave.data.split import assign, members
 from skyweave.files import versions, write_text
 from skyweave.flat.grid import PatchGrid
+from skyweave.flat.polarization import tapered_variances
 from skyweave.flat.taper import cosine_taper
 from skyweave.simulation.patch import UNITS, simulate
 from skyweave.simulation.spectra import SpectraTable
 from skyweave.statistics.tables import write_table
 from skyweave.statistics.verdicts import verdict
 
-#: Gaussian fields that are stored as drawn (but for the taper), and the spectrum of each.
-_GAUSSIAN = {"t_prim": "tt", "e_prim": "ee", "kappa": "kk", "tau": "tautau"}
+#: Gaussian fields that are stored as drawn, but for the taper, and the spectrum of each.
+_GAUSSIAN = {"t_prim": "tt", "kappa": "kk", "tau": "tautau"}
 
 #: Most standard errors that a variance may lie from theory: 1 in 16,000 by chance.
 _SIGMAS = 4.0
 
 
 def write_realizations(
-    path: str | PathLike,
-    spectra: str | PathLike,
+    path: str | Path,
+    spectra: str | Path,
     *,
     grid: Grid,
     effects: Effects,
@@ -62,9 +63,9 @@ def write_realizations(
 
 
 def prepare(
-    shards: Sequence[str | PathLike],
-    split_path: str | PathLike,
-    normalization_path: str | PathLike,
+    shards: Sequence[str | Path],
+    split_path: str | Path,
+    normalization_path: str | Path,
     *,
     split: Split,
     seed: int,
@@ -79,25 +80,23 @@ def prepare(
 
 
 def check(
-    spectra: str | PathLike, shards: Sequence[str | PathLike], *, effects: Effects, dataset: str
+    spectra: str | Path, shards: Sequence[str | Path], *, effects: Effects, dataset: str
 ) -> tuple[pd.DataFrame, list[dict]]:
     """Variance of each Gaussian field against the sum of its spectrum over the modes.
 
-    The variance of a tapered field is ``mean(w²) / area · Σ C_ell`` over the modes of the patch
-    but the mean's; a null realization has none in kappa and tau. The error comes from the scatter
-    over realizations.
+    The variance of a tapered scalar is ``mean(w²) / area · Σ C_ell`` over the modes of the patch,
+    that of E of tapered Q,U comes from `tapered_variances`; a null realization has none in kappa
+    and tau. The error comes from the scatter over realizations.
     """
     table, maps = SpectraTable.read(spectra), ShardSet(shards)
-    taper = cosine_taper(maps.grid, effects.taper_deg)
+    theory = _variances(table, maps.grid, cosine_taper(maps.grid, effects.taper_deg))
     rows, verdicts = [], []
-    for field, spectrum in _GAUSSIAN.items():
-        if field not in maps.fields:
-            continue
+    for field in (field for field in maps.fields if field in theory):
         variances = np.array(
             [np.mean(maps.read(field, [r])[0] ** 2, dtype=np.float64) for r in maps.realizations]
         )
         drawn = variances[variances > 0]
-        expected = np.mean(taper**2) * _mode_sum(maps.grid, table.ell, table.cl[spectrum])
+        expected = theory[field]
         value, error = drawn.mean(), drawn.std(ddof=1) / np.sqrt(drawn.size)
         rows.append(
             {
@@ -124,7 +123,13 @@ def check(
     return pd.DataFrame(rows), verdicts
 
 
-def _mode_sum(grid: PatchGrid, ell: np.ndarray, cl: np.ndarray) -> float:
-    """Variance per pixel of a periodic field with spectrum `cl`, without its mean."""
-    weight = np.where(grid.ell > 0, grid.mode_weight, 0)
-    return float(np.sum(weight * np.interp(grid.ell, ell, cl, right=0)) / grid.area_sr)
+def _variances(table: SpectraTable, grid: PatchGrid, taper: np.ndarray) -> dict[str, float]:
+    """Expected variance of each Gaussian field on a tapered patch."""
+    kept = np.mean(taper**2) / grid.area_sr
+    expected = {
+        field: float(kept * np.sum(grid.mode_weight * table.on_modes(spectrum, grid)))
+        for field, spectrum in _GAUSSIAN.items()
+    }
+    ee, bb = (table.on_modes(name, grid) for name in ("ee", "bb"))
+    expected["e_prim"], _ = tapered_variances(ee, bb, taper, grid)
+    return expected

@@ -1,6 +1,6 @@
 """A sky dataset: patches of a real map, and what their statistics say."""
 
-from os import PathLike
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -18,10 +18,10 @@ _UNITS = {"high": "uK_CMB", "low": "uK_CMB", "mask": ""}
 
 
 def cut_patches(
-    map_path: str | PathLike,
-    mask_path: str | PathLike,
-    patches_path: str | PathLike,
-    places_path: str | PathLike,
+    map_path: str | Path,
+    mask_path: str | Path,
+    patches_path: str | Path,
+    places_path: str | Path,
     *,
     patches: Patches,
     split: Split,
@@ -41,11 +41,13 @@ def cut_patches(
 
 
 def judge_patches(
-    patches_path: str | PathLike, places_path: str | PathLike, *, seed: int, dataset: str
+    patches_path: str | Path, places_path: str | Path, *, seed: int, dataset: str
 ) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:
     """Tables of spectra and of Minkowski functionals, dust beside its Gaussian control; verdicts."""
     with h5py.File(patches_path) as file:
         maps = {name: np.asarray(file[name]) for name in _UNITS}
         grid = PatchGrid(float(file.attrs["size_deg"]), maps["high"].shape[-1])
     places = read_table(places_path)
-    raise NotImplementedError((maps, grid, places, seed, dataset, dust_statistics, gaussian_control))
+    raise NotImplementedError(
+        (maps, grid, places, seed, dataset, dust_statistics, gaussian_control)
+    )

@@ -6,8 +6,10 @@ from skyweave.config import Config
 from skyweave.files import versions
 from skyweave.report.page import build_report
 
-_PACKAGES = ("snakemake", "tensorflow", "tensorflow-cpu", "keras", "numpy", "scipy", "astropy")
-_PACKAGES += ("healpy", "pixell", "pymaster", "camb", "pandas", "h5py")
+_PACKAGES = (
+    *("snakemake", "tensorflow", "tensorflow-cpu", "keras", "jax", "numpy", "scipy", "astropy"),
+    *("healpy", "pixell", "pymaster", "camb", "pandas", "h5py"),
+)
 
 
 def build(study: Config, page: Path) -> None:

@@ -1,0 +1,1 @@
+"""Classical estimators: what a network must beat."""

@@ -1,0 +1,1 @@
+"""Flat-sky primitives: the patch grid, Fourier pairs, E/B, tapers and beams."""

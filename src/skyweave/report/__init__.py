@@ -1,0 +1,1 @@
+"""Figures, tables and the page that people read; drawn from files, nothing is computed here."""

@@ -1,0 +1,7 @@
+"""The figures of a study: one function a kind of folder."""
+
+from skyweave.report.cmb import draw_spectra
+from skyweave.report.reconstruction import draw_reconstruction
+from skyweave.report.sky import draw_sky
+
+__all__ = ["draw_reconstruction", "draw_sky", "draw_spectra"]

@@ -1,0 +1,123 @@
+"""The report: one HTML page that holds its figures and tables and asks the network for nothing."""
+
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup, escape
+
+from skyweave.errors import UserError
+from skyweave.files import write_text
+from skyweave.report import embed, read
+from skyweave.report.summary import dataset_row, run_row, scores
+from skyweave.statistics.verdicts import read_verdicts
+
+Named = Sequence[tuple[str, str | Path]]
+
+
+def build_report(
+    out_path: str | Path,
+    *,
+    study: Mapping[str, Any],
+    runs: Named,
+    sky: Named,
+    cmb: Named,
+    versions: Mapping[str, str],
+) -> None:
+    """Write the report of a study to `out_path`, atomically; the same inputs give the same bytes.
+
+    `study` holds the settings (`seed`, `datasets`, `runs`) as plain values. `runs`, `sky` and `cmb`
+    name reconstruction runs, sky datasets and CMB datasets with the folders that hold their tables,
+    verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset may be absent. Raises
+    `UserError` for a missing or broken file.
+    """
+    if not isinstance(study.get("datasets"), Mapping):
+        raise UserError("study", "settings with `datasets`", ", ".join(study) or "none")
+    folders = {
+        kind: [(name, Path(folder)) for name, folder in named]
+        for kind, named in (("run", runs), ("sky", sky), ("cmb", cmb))
+    }
+    context = {
+        "study": study,
+        "versions": versions,
+        "style": _text("style.css"),
+        "icon": embed.data_uri(_text("icon.svg").encode(), "image/svg+xml"),
+        "checks": _checks(folders),
+        "run_rows": [run_row(name, folder, study) for name, folder in folders["run"]],
+        "dataset_rows": [
+            dataset_row(kind, name, folder, study)
+            for kind in ("cmb", "sky")
+            for name, folder in folders[kind]
+        ],
+        "scores": [row for name, folder in folders["run"] for row in scores(name, folder)],
+        "sections": [_section(kind, folders[kind]) for kind in _TITLES if folders[kind]],
+        "settings": _yaml(study),
+        "cards": [
+            (name, _yaml(read.document(folder / "card.json"))) for name, folder in folders["run"]
+        ],
+    }
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("skyweave.report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": embed.number, "ell": _ell}
+    write_text(out_path, environment.get_template("report.html.j2").render(context))
+
+
+_TITLES = {
+    "run": ("Reconstruction", "Run"),
+    "sky": ("Sky", "Dataset"),
+    "cmb": ("Simulated CMB", "Dataset"),
+}
+
+
+def _section(kind: str, named: Sequence[tuple[str, Path]]) -> dict[str, Any]:
+    """Title, anchor and parts of a section, one part a run or dataset."""
+    parts = [
+        {
+            "name": name,
+            "anchor": f"{kind}-{name}",
+            "figures": embed.figures(folder / "figures", f"{kind}-{name}"),
+        }
+        for name, folder in named
+    ]
+    title, noun = _TITLES[kind]
+    return {"title": title, "noun": noun, "anchor": kind, "parts": parts}
+
+
+def _checks(folders: Mapping[str, Sequence[tuple[str, Path]]]) -> list[dict[str, Any]]:
+    """All verdicts, those that failed first, each with the run or dataset that it judges."""
+    found = []
+    for kind, named in folders.items():
+        for name, folder in named:
+            path = folder / "verdicts.json"
+            if kind == "cmb" and not path.exists():
+                continue
+            found += [
+                {**entry, "of": name, "anchor": f"{kind}-{name}"} for entry in read_verdicts(path)
+            ]
+    return sorted(found, key=lambda entry: bool(entry["passed"]))
+
+
+def _ell(text: str) -> Markup:
+    """Set the index ell of r_ell and the like as a subscript; all else is escaped."""
+    return Markup(str(escape(text)).replace("_ell", "<sub>ℓ</sub>"))
+
+
+def _text(name: str) -> str:
+    return resources.files("skyweave.report").joinpath("templates", name).read_text("utf-8")
+
+
+def _yaml(values: Any) -> str:
+    return yaml.safe_dump(
+        values if not isinstance(values, Mapping) else dict(values),
+        sort_keys=False,
+        allow_unicode=True,
+        width=90,
+    )

@@ -1,0 +1,162 @@
+"""How figures look: colours, labels and units, and one way to open and save a canvas."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import matplotlib.style
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from skyweave.files import atomic
+
+# Okabe & Ito, "Color Universal Design" (2008): told apart with any colour vision.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, RED, PINK = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+GREY = "#6b7280"
+
+METHODS = {  # label, colour, marker, line
+    "network": ("network", BLUE, "o", "-"),
+    "analytic_eb": ("analytic E/B", ORANGE, "s", "--"),
+}
+SPARE = [(GREEN, "^", "-."), (PINK, "D", ":"), (RED, "v", "--"), (SKY, "P", "-")]
+
+FIELDS = {
+    "t_prim": "primordial $T$",
+    "q_prim": "primordial $Q$",
+    "u_prim": "primordial $U$",
+    "e_prim": "primordial $E$",
+    "t_obs": "observed $T$",
+    "q_obs": "observed $Q$",
+    "u_obs": "observed $U$",
+    "e_obs": "observed $E$",
+    "b_obs": "observed $B$",
+    "kappa": r"convergence $\kappa$",
+    "tau": r"optical depth $\tau$",
+}
+UNITS = {"uK_CMB": "µK", "uK": "µK", "": ""}
+
+_STYLE = {
+    "font.size": 9.5,
+    "axes.titlesize": 10.5,
+    "axes.labelsize": 9.5,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "axes.edgecolor": "#374151",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e5e7eb",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 4,
+    "image.interpolation": "nearest",
+    "svg.hashsalt": "skyweave",  # element ids are otherwise random: the bytes would differ
+    "figure.dpi": 100,
+    "savefig.dpi": 130,
+}
+
+
+@contextmanager
+def canvas(
+    path: Path,
+    rows: int = 1,
+    columns: int = 1,
+    *,
+    size: tuple[float, float],
+    **subplots: Any,
+) -> Iterator[tuple[Figure, np.ndarray]]:
+    """Open a figure of `rows` × `columns` axes and save it whole to `path` (PNG or SVG).
+
+    `size` in inches; axes come as an array (rows, columns). The same data give the same bytes:
+    the user's matplotlib settings are set aside, and no date is written.
+    """
+    with matplotlib.style.context(["default", _STYLE]):
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure, figure.subplots(rows, columns, squeeze=False, **subplots)
+        vector = Path(path).suffix == ".svg"
+        metadata = {"Date": None, "Creator": None} if vector else {"Software": None}
+        with atomic(path) as temporary:
+            figure.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.06)
+
+
+def method_style(method: str, methods: Sequence[str]) -> tuple[str, str, str, str]:
+    """Label, colour, marker and line of a method; spare ones in turn for unknown methods."""
+    if method in METHODS:
+        return METHODS[method]
+    unknown = [name for name in methods if name not in METHODS]
+    return (method.replace("_", " "), *SPARE[unknown.index(method) % len(SPARE)])
+
+
+def field_label(field: str) -> str:
+    """The field's name as the literature writes it."""
+    return FIELDS.get(field, field.replace("_", " "))
+
+
+def plain_field(field: str) -> str:
+    """The same without mathematical markup, for captions and alternative text."""
+    return field_label(field).replace("$", "").replace(r"\kappa", "κ").replace(r"\tau", "τ")
+
+
+def with_unit(label: str, unit: str) -> str:
+    """A label with its unit in brackets, if it has one."""
+    shown = UNITS.get(unit, unit)
+    return f"{label} [{shown}]" if shown else label
+
+
+def dl(ell: np.ndarray, cl: np.ndarray) -> np.ndarray:
+    """D_ell = ell(ell+1)C_ell/2pi, the unit of the axis; shapes as given."""
+    return ell * (ell + 1) * cl / (2 * np.pi)
+
+
+def symmetric_limit(*maps: np.ndarray) -> float:
+    """The 99.5th percentile of the moduli of all finite pixels, for a scale around zero."""
+    values = np.concatenate([np.abs(one[np.isfinite(one)]).ravel() for one in maps])
+    limit = float(np.percentile(values, 99.5)) if values.size else 0.0
+    return limit or 1.0
+
+
+def log_ell(ax: Axes) -> None:
+    """Logarithmic multipole axis with its name; call it when the data are drawn."""
+    ax.set_xscale("log")
+    ax.set_xlabel(r"multipole $\ell$")
+    plain_log(ax.xaxis)
+
+
+def plain_log(axis: Axis) -> None:
+    """Label a logarithmic axis with plain numbers: at 1, 2 and 5, or at decades if it is long."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 150 * low else (1.0,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
+def hide_unused(axes: np.ndarray, used: int) -> None:
+    """Remove the axes behind the first `used`, in reading order."""
+    for unused in axes.ravel()[used:]:
+        unused.remove()
+
+
+def grid_shape(count: int, widest: int = 3) -> tuple[int, int]:
+    """Rows and columns for `count` panels."""
+    columns = min(count, widest)
+    return -(-count // columns), columns
+
+
+def legend_below(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend for all panels under the figure, each label once."""
+    entries: dict[str, Any] = {}
+    for one in axes:
+        for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    columns = min(len(entries), int(figure.get_figwidth() / 2.2))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns)

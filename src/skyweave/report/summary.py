@@ -1,0 +1,111 @@
+"""What ran, in a row each: counts and settings taken from files and from the study."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from skyweave.report import read
+from skyweave.report.embed import number
+from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
+from skyweave.report.style import plain_field
+
+_SCREENS = ("reionization", "lensing")
+
+
+def run_row(name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]:
+    """Dataset, fields, network and training of a run, in words."""
+    settings = study.get("runs", {}).get(name, {})
+    card = read.document(folder / "card.json")
+    history = read.table(folder / "history.csv", ("epoch",))
+    network = settings.get("network", {})
+    training = settings.get("training", {})
+    parameters = card.get("parameters")
+    return {
+        "name": name,
+        "anchor": f"run-{name}",
+        "dataset": settings.get("dataset", "–"),
+        "inputs": _fields(settings.get("inputs", card.get("inputs", ()))),
+        "outputs": _fields(settings.get("targets", card.get("outputs", ()))),
+        "network": str(network.get("name", card.get("network", "–"))),
+        "parameters": f"{parameters:,}".replace(",", " ") if isinstance(parameters, int) else "–",
+        "epochs": f"{len(history)} of at most {training['epochs']}"
+        if "epochs" in training
+        else str(len(history)),
+    }
+
+
+def dataset_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]:
+    """Kind, source, geometry, sizes and conditions of a dataset, in words."""
+    settings = study["datasets"].get(name, {})
+    is_cmb = kind == "cmb"
+    grid = settings.get("grid" if is_cmb else "patches", {})
+    split = read.table(folder / ("split.csv" if is_cmb else "places.csv"), ("split",))
+    counts = split["split"].value_counts(sort=False)
+    return {
+        "name": name,
+        "anchor": f"{kind}-{name}",
+        "kind": "simulated CMB" if is_cmb else "sky map",
+        "patches": str(len(split)),
+        "split": ", ".join(f"{label} {count}" for label, count in counts.items()),
+        "geometry": f"{grid['size_deg']:g}°, {grid['pixels']} × {grid['pixels']} pixels"
+        if {"size_deg", "pixels"} <= set(grid)
+        else "–",
+        "conditions": _cmb_conditions(settings) if is_cmb else _sky_conditions(settings, folder),
+    }
+
+
+def scores(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Pixel correlation of each field, by network and by analytic estimate."""
+    metrics = of_test_split(read.table(folder / "metrics.csv", METRIC_COLUMNS))
+    pixel = metrics[metrics["statistic"] == "pixel_correlation"]
+    found = []
+    for field, part in pixel.groupby("field", sort=False):
+        by_method = {row["method"]: row for row in part.to_dict("records")}
+        patches = [row["n"] for row in by_method.values() if "n" in row]
+        found.append(
+            {
+                "run": name,
+                "anchor": f"run-{name}",
+                "field": plain_field(str(field)),
+                "network": _with_error(by_method.get("network")),
+                "analytic": _with_error(by_method.get("analytic_eb")),
+                "patches": number(int(patches[0])) if patches else "–",
+            }
+        )
+    return found
+
+
+def _with_error(row: Mapping[Any, Any] | None) -> str:
+    if row is None:
+        return "–"
+    error = row["error"]
+    return f"{row['value']:.3f}" + (f" ± {error:.3f}" if error == error else "")
+
+
+def _fields(names: Any) -> str:
+    return ", ".join(plain_field(str(name)) for name in names) or "–"
+
+
+def _cmb_conditions(settings: Mapping[str, Any]) -> str:
+    effects = settings.get("effects", {})
+    words = [screen for screen in _SCREENS if effects.get(screen)]
+    for key, unit, label in (
+        ("noise_uk_arcmin", " µK-arcmin", "noise"),
+        ("beam_arcmin", "′", "beam"),
+        ("taper_deg", "°", "taper"),
+        ("null_fraction", "", "share of null maps"),
+    ):
+        if key in effects:
+            words.append(f"{label} {effects[key]:g}{unit}")
+    return ", ".join(words) or "–"
+
+
+def _sky_conditions(settings: Mapping[str, Any], folder: Path) -> str:
+    steps = read.table(folder / "mask_steps.csv", ("step", "f_sky"))
+    source, patches = settings.get("map", {}), settings.get("patches", {})
+    words = [f"sky fraction {steps['f_sky'].iloc[-1]:.3f}"]
+    if {"source", "nside"} <= set(source):
+        words.insert(0, f"{source.get('path') or source['source']}, nside {source['nside']}")
+    if {"low_arcmin", "high_arcmin"} <= set(patches):
+        words.append(f"beams {patches['low_arcmin']:g}′ and {patches['high_arcmin']:g}′")
+    return ", ".join(words)
