@@ -106,6 +106,8 @@ rule sky_statistics:
     output:
         spectra="<results>/datasets/{sky}/spectra.csv",
         minkowski="<results>/datasets/{sky}/minkowski.csv",
+        minkowski_sigma="<results>/datasets/{sky}/minkowski_sigma.csv",
+        overlap="<results>/datasets/{sky}/overlap.csv",
         verdicts="<results>/datasets/{sky}/verdicts.json",
     log:
         "<logs>/sky_statistics/{sky}.log",
@@ -113,7 +115,7 @@ rule sky_statistics:
         "<benchmarks>/sky_statistics/{sky}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
     resources:
         mem_mb=4000,
         runtime=60,

@@ -7,12 +7,14 @@ with job(snakemake.log[0]):
     from skyweave.statistics.verdicts import write_verdicts
     from skyweave.tasks.sky import judge_patches
 
-    spectra, minkowski, verdicts = judge_patches(
+    found = judge_patches(
         snakemake.input.patches,
         snakemake.input.places,
         seed=snakemake.params.seed,
         dataset=snakemake.wildcards.sky,
     )
-    write_table(snakemake.output.spectra, spectra)
-    write_table(snakemake.output.minkowski, minkowski)
-    write_verdicts(snakemake.output.verdicts, verdicts)
+    write_table(snakemake.output.spectra, found.spectra)
+    write_table(snakemake.output.minkowski, found.minkowski)
+    write_table(snakemake.output.minkowski_sigma, found.minkowski_sigma)
+    write_table(snakemake.output.overlap, found.overlap)
+    write_verdicts(snakemake.output.verdicts, found.verdicts)

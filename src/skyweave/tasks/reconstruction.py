@@ -95,7 +95,7 @@ def train_run(
             "fingerprint": feeds["train"].fingerprint,
         },
         settings={"network": run.network.model_dump(), "training": run.training.model_dump()},
-        metrics=best.to_dict(),
+        metrics={str(key): value for key, value in best.items()},
     )
     save_network(Path(network).parent, model, card)
     write_table(history, epochs)

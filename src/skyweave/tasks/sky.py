@@ -4,14 +4,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from skyweave.config import Patches, Split
 from skyweave.files import atomic
 from skyweave.flat.grid import PatchGrid
 from skyweave.sky.healpix import SkyMap, read_mask
 from skyweave.sky.patches import choose_places, extract
-from skyweave.statistics.dust import dust_statistics, gaussian_control
+from skyweave.statistics.dust import DustReport, dust_report
 from skyweave.statistics.tables import read_table, write_table
 
 _UNITS = {"high": "uK_CMB", "low": "uK_CMB", "mask": ""}
@@ -42,12 +41,10 @@ def cut_patches(
 
 def judge_patches(
     patches_path: str | Path, places_path: str | Path, *, seed: int, dataset: str
-) -> tuple[pd.DataFrame, pd.DataFrame, list[dict]]:
-    """Tables of spectra and of Minkowski functionals, dust beside its Gaussian control; verdicts."""
+) -> DustReport:
+    """Spectra and Minkowski functionals of the patches beside their Gaussian control; verdicts."""
     with h5py.File(patches_path) as file:
         maps = {name: np.asarray(file[name]) for name in _UNITS}
         grid = PatchGrid(float(file.attrs["size_deg"]), maps["high"].shape[-1])
-    places = read_table(places_path)
-    raise NotImplementedError(
-        (maps, grid, places, seed, dataset, dust_statistics, gaussian_control)
-    )
+    masks = maps.pop("mask")
+    return dust_report(maps, masks, grid, read_table(places_path), dataset=dataset, seed=seed)

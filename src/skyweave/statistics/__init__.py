@@ -1,0 +1,1 @@
+"""Statistics of maps: arrays in, long-form tables and verdicts out."""

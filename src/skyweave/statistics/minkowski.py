@@ -1,0 +1,290 @@
+"""Minkowski functionals of maps: area, boundary and Euler characteristic of {map >= threshold}.
+
+Conventions (Schmalzing & Gorski 1998, MNRAS 297, 355): v0 is the area above the threshold, v1 a
+quarter of the boundary's length, v2 the boundary's total curvature over 2 pi (the Euler
+characteristic), each per area: a disc of area a and circumference c on an area A has a/A, c/4A and
+1/A.
+
+The map is read on the cells between 2 x 2 neighbouring pixel centres. In a cell the boundary is
+that of marching squares with linear interpolation along the sides; where two diagonal corners lie
+above and two below, the upper ones are joined when the mean of the four is above. Each cell
+counts a quarter of its corners and half of its sides, so that the mean over cells is unbiased for
+a homogeneous field whatever the patch's shape: what the edge of the patch cuts in half counts
+half, and the patch's own edge is no boundary.
+"""
+
+from math import hypot, pi, sqrt
+
+import numpy as np
+import pandas as pd
+from numba import njit
+from scipy.special import erfc, ndtri
+from scipy.stats import qmc
+
+from skyweave.errors import UserError
+
+#: Thresholds of maps scaled to [-1, 1].
+THRESHOLDS = np.linspace(-1.0, 1.0, 32)
+
+STATISTICS = ("v0", "v1", "v2")
+
+
+def functionals(
+    maps: np.ndarray,
+    thresholds: np.ndarray = THRESHOLDS,
+    masks: np.ndarray | None = None,
+    *,
+    pixel: float = 1.0,
+) -> np.ndarray:
+    """Minkowski functionals of maps (..., y, x) at rising `thresholds` (k,): (..., 3, k) float64.
+
+    `masks` (broadcast to the maps) keeps the cells whose four corners are not zero in it; what
+    lies outside may be anything. `pixel` is the side of a pixel: v1 is in 1/pixel and v2 in
+    1/pixel². Raises `UserError` for thresholds that do not rise, a value inside the mask that is
+    not finite, or a mask without a whole cell.
+    """
+    maps = np.asarray(maps)
+    thresholds = np.asarray(thresholds, float)
+    if thresholds.ndim != 1 or not (np.diff(thresholds) > 0).all():
+        raise UserError("thresholds", "rising numbers", thresholds.tolist())
+    keep = _keep(maps, masks)
+    flat = maps.reshape(-1, *maps.shape[-2:])
+    out = np.empty((len(flat), 3, len(thresholds)))
+    for index, (values, mask) in enumerate(zip(flat, keep.reshape(flat.shape), strict=True)):
+        image = values.astype(float)
+        if not np.isfinite(image[mask]).all():
+            raise UserError(f"map {index}", "finite values inside the mask", "others")
+        # The rank is the number of thresholds at or below the pixel's value.
+        rank = np.searchsorted(thresholds, image, side="right").astype(np.int32)
+        cells = _sum_cells(image, rank, mask, thresholds, out[index])
+        if cells == 0:
+            raise UserError(f"mask {index}", "at least 2 x 2 pixels side by side", "none")
+        out[index] /= cells
+    out[:, 1] /= 4 * pixel
+    out[:, 2] /= pixel**2
+    return out.reshape(*maps.shape[:-2], 3, len(thresholds))
+
+
+def scaled(maps: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
+    """Maps (..., y, x), each scaled to [-1, 1] by its extremes inside its mask; 0 outside.
+
+    Raises `UserError` for a map that is constant or not finite inside its mask.
+    """
+    maps = np.asarray(maps, float)
+    keep = _keep(maps, masks)
+    low = np.min(maps, axis=(-2, -1), where=keep, initial=np.inf, keepdims=True)
+    high = np.max(maps, axis=(-2, -1), where=keep, initial=-np.inf, keepdims=True)
+    if not (np.isfinite(high - low) & (high > low)).all():
+        raise UserError("map", "finite values inside the mask, not all the same", "others")
+    return np.where(keep, 2 * (np.where(keep, maps, low) - low) / (high - low) - 1, 0.0)
+
+
+def gaussian_theory(
+    thresholds: np.ndarray, sigma0: float | np.ndarray, sigma1: float | np.ndarray
+) -> np.ndarray:
+    """Mean functionals (3, k) of a homogeneous isotropic Gaussian field of mean zero.
+
+    `sigma0` is the field's rms and `sigma1` that of its gradient, sigma1² = sum of ell² C_ell over
+    modes (Tomita 1986; Schmalzing & Gorski 1998, eq. 31). The three may be arrays that broadcast.
+    """
+    nu = np.asarray(thresholds, float) / sigma0
+    tau = (sigma1 / sigma0) ** 2 / 2
+    bell = np.exp(-(nu**2) / 2)
+    return np.stack(
+        [erfc(nu / sqrt(2)) / 2, np.sqrt(tau) / 8 * bell, tau / (2 * pi) ** 1.5 * nu * bell]
+    )
+
+
+def gaussian_cells(
+    thresholds: np.ndarray, correlation: np.ndarray, *, pixel: float = 1.0, points: int = 2**13
+) -> np.ndarray:
+    """Mean functionals (3, k) of an isotropic Gaussian field as the cells of a map see it.
+
+    `correlation` (3,) is the field's correlation function at separations 0, a cell's side and its
+    diagonal. What differs from `gaussian_theory` is the bias of the pixels. A cell's mean is
+    independent of how its corners differ; the integral over the mean is done by quadrature, that
+    over the differences on `points` (a power of two) Sobol points; the area is exact.
+    """
+    thresholds = np.asarray(thresholds, float)
+    zero, side, diagonal = correlation
+    # Eigenvalues and eigenvectors of the covariance of the corners, which is circulant.
+    saddle, slope = zero - 2 * side + diagonal, zero - diagonal
+    modes = np.array(
+        [[0.5, -0.5, 0.5, -0.5], [0.5**0.5, 0, -(0.5**0.5), 0], [0, 0.5**0.5, 0, -(0.5**0.5)]]
+    )
+    scales = np.sqrt(np.maximum([saddle, slope, slope], 0))
+    sobol = np.clip(qmc.Sobol(3, rng=0).random(points), 1e-12, 1 - 1e-12)
+    corners = (ndtri(sobol) * scales) @ modes
+    # A field and its negative are as likely: both signs keep that symmetry exact.
+    corners = np.concatenate([corners, -corners])
+    spread = sqrt((zero + 2 * side + diagonal) / 4)
+    out = np.empty((3, len(thresholds)))
+    out[0] = erfc(thresholds / sqrt(2 * zero)) / 2
+    out[1:] = _mean_cells(corners, thresholds, spread, *np.polynomial.legendre.leggauss(4))
+    out[1] /= 4 * pixel
+    out[2] /= pixel**2
+    return out
+
+
+def superposition(
+    a_curves: np.ndarray, b_curves: np.ndarray, thresholds: np.ndarray = THRESHOLDS
+) -> np.ndarray:
+    """Overlap of two sets of curves (n, ..., k): shared over joint area of their bands, (...).
+
+    A set's band is its mean ± its standard deviation over the first axis, at each threshold; 1 for
+    equal bands, 0 for bands that never meet (Krachmalnicoff & Puglisi 2021, arXiv 2011.02221).
+    """
+    (a_low, a_high), (b_low, b_high) = _band(a_curves), _band(b_curves)
+    shared = np.maximum(0, np.minimum(a_high, b_high) - np.maximum(a_low, b_low))
+    joint = (a_high - a_low) + (b_high - b_low) - shared
+    shared, joint = (np.trapezoid(length, thresholds, axis=-1) for length in (shared, joint))
+    with np.errstate(invalid="ignore"):
+        return shared / joint
+
+
+def superposition_ceiling(
+    curves: np.ndarray,
+    rng: np.random.Generator,
+    thresholds: np.ndarray = THRESHOLDS,
+    *,
+    splits: int = 200,
+) -> np.ndarray:
+    """Overlap that two halves of the same set reach, for random halvings: (splits, ...).
+
+    An overlap of two sets means "different" only below this: finite sets of one law do not reach 1.
+    Raises `UserError` below four curves.
+    """
+    if len(curves) < 4:
+        raise UserError("curves", "at least four", len(curves))
+    half = len(curves) // 2
+    orders = (rng.permutation(len(curves)) for _ in range(splits))
+    return np.stack(
+        [
+            superposition(curves[order[:half]], curves[order[half : 2 * half]], thresholds)
+            for order in orders
+        ]
+    )
+
+
+def minkowski_table(
+    curves: np.ndarray, thresholds: np.ndarray, *, dataset: str, split: str, field: str
+) -> pd.DataFrame:
+    """Long-form means of curves (n, 3, k) over n maps.
+
+    Columns dataset, split, field, statistic (v0, v1, v2), threshold, value, error (of the mean),
+    std (of one map), n.
+    """
+    count = len(curves)
+    spread = curves.std(axis=0, ddof=1) if count > 1 else np.full(curves.shape[1:], np.nan)
+    return pd.DataFrame(
+        {
+            "dataset": dataset,
+            "split": split,
+            "field": field,
+            "statistic": np.repeat(STATISTICS, len(thresholds)),
+            "threshold": np.tile(thresholds, 3),
+            "value": curves.mean(axis=0).ravel(),
+            "error": spread.ravel() / np.sqrt(count),
+            "std": spread.ravel(),
+            "n": count,
+        }
+    )
+
+
+def _band(curves: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean, spread = curves.mean(axis=0), curves.std(axis=0)
+    return mean - spread, mean + spread
+
+
+def _keep(maps: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
+    keep = np.ones((), bool) if masks is None else np.asarray(masks) != 0
+    return np.ascontiguousarray(np.broadcast_to(keep, maps.shape))
+
+
+@njit(cache=True)
+def _sum_cells(image, rank, mask, thresholds, out):
+    """Sum corners above, boundary length and Euler characteristic into `out` (3, k)."""
+    height, width = image.shape
+    steps = len(thresholds)
+    corners = np.zeros(steps + 1)
+    out[:] = 0.0
+    cells = 0
+    for y in range(height - 1):
+        for x in range(width - 1):
+            if not (mask[y, x] and mask[y, x + 1] and mask[y + 1, x] and mask[y + 1, x + 1]):
+                continue
+            cells += 1
+            i, j, k, m = rank[y, x], rank[y, x + 1], rank[y + 1, x + 1], rank[y + 1, x]
+            corners[i] += 0.25
+            corners[j] += 0.25
+            corners[k] += 0.25
+            corners[m] += 0.25
+            a, b, c, d = image[y, x], image[y, x + 1], image[y + 1, x + 1], image[y + 1, x]
+            for step in range(min(i, j, k, m), max(i, j, k, m)):
+                length, euler = _cell(a, b, c, d, thresholds[step])
+                out[1, step] += length
+                out[2, step] += euler
+    above = 0.0
+    for step in range(steps - 1, -1, -1):
+        above += corners[step + 1]
+        out[0, step] = above
+    return cells
+
+
+@njit(cache=True)
+def _mean_cells(corners, thresholds, spread, nodes, weights):
+    """Mean length and Euler characteristic (2, k) of cells: corners (n, 4) of mean zero, to which a
+    Gaussian number of rms `spread` is added."""
+    out = np.zeros((2, len(thresholds)))
+    for row in range(len(corners)):
+        a, b, c, d = corners[row]
+        # Between the corners and the mean of a saddle, zero, the cell's shape does not change.
+        edges = np.sort(np.array([a, b, c, d, 0.0]))
+        for part in range(4):
+            left, right = edges[part], edges[part + 1]
+            for node, weight in zip(nodes, weights):  # noqa: B905 numba knows no `strict`
+                level = (left + right + (right - left) * node) / 2
+                length, euler = _cell(a, b, c, d, level)
+                for step in range(len(thresholds)):
+                    density = np.exp(-(((thresholds[step] - level) / spread) ** 2) / 2)
+                    share = density * weight * (right - left) / 2
+                    out[0, step] += share * length
+                    out[1, step] += share * euler
+    return out / (len(corners) * spread * sqrt(2 * pi))
+
+
+@njit(cache=True)
+def _cell(a, b, c, d, t):
+    """Boundary length (pixels) and share of the Euler characteristic in a cell.
+
+    Corners a, b, c, d go round the cell. The share is corners/4 - sides/2 + face of the set's
+    skeleton: 1/4 for one corner above, -1/4 for three, ±1/2 for a saddle apart or joined.
+    """
+    case = (a >= t) + 2 * (b >= t) + 4 * (c >= t) + 8 * (d >= t)
+    if case in (0, 15):
+        return 0.0, 0.0
+    if case in (1, 14):
+        return _cut(a, b, d, t), 0.25 if case == 1 else -0.25
+    if case in (2, 13):
+        return _cut(b, a, c, t), 0.25 if case == 2 else -0.25
+    if case in (4, 11):
+        return _cut(c, b, d, t), 0.25 if case == 4 else -0.25
+    if case in (8, 7):
+        return _cut(d, a, c, t), 0.25 if case == 8 else -0.25
+    if case in (3, 12):
+        return hypot(1.0, (t - b) / (c - b) - (t - a) / (d - a)), 0.0
+    if case in (6, 9):
+        return hypot(1.0, (t - a) / (b - a) - (t - d) / (c - d)), 0.0
+    joined = a + b + c + d >= 4 * t
+    # The boundary cuts off the corners below where the upper ones are joined, else the upper ones.
+    if (case == 10) == joined:
+        length = _cut(a, b, d, t) + _cut(c, b, d, t)
+    else:
+        length = _cut(b, a, c, t) + _cut(d, a, c, t)
+    return length, -0.5 if joined else 0.5
+
+
+@njit(cache=True)
+def _cut(corner, one, other, t):
+    """Length of the boundary that cuts off a corner, given its two neighbours."""
+    return hypot((t - corner) / (one - corner), (t - corner) / (other - corner))
