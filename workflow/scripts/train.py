@@ -8,8 +8,10 @@ with job(snakemake.log[0]) as console:
     from skyweave.config import ReconstructionRun
     from skyweave.tasks.reconstruction import train_run
 
-    # Only a scheduler ends a job at its `runtime`; a laptop lets it go on.
+    # Only a scheduler ends a job at its `runtime`; a laptop lets it go on. Two minutes are for the
+    # start before training and for writing the network after it.
     limited = "SLURM_JOB_ID" in os.environ
+    deadline_s = 60 * (snakemake.resources.runtime - 2) if limited else None
     train_run(
         ReconstructionRun(**snakemake.params.run),
         shards=snakemake.input.shards,
@@ -21,6 +23,6 @@ with job(snakemake.log[0]) as console:
         name=snakemake.wildcards.run,
         seed=snakemake.params.seed,
         threads=snakemake.threads,
-        deadline_s=60 * snakemake.resources.runtime if limited else None,
+        deadline_s=deadline_s,
         terminal=console,
     )

@@ -39,4 +39,4 @@ if __name__ == "__main__":
     except UserError as error:
         sys.exit(str(error))
     print(table.round(1).to_string())
-    print(f"\nlargest job: {table.memory_mb.max():.0f} MB; sum of jobs: {table.seconds.sum():.0f} s")
+    print(f"\nlargest job {table.memory_mb.max():.0f} MB, all jobs {table.seconds.sum():.0f} s")

@@ -1,0 +1,1 @@
+"""Shards of maps on disk, their split, their normalization, and the feeding of batches."""

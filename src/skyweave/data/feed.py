@@ -1,0 +1,122 @@
+"""Batches for training and validation, in an order that a cursor alone resumes."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+from skyweave import seeds
+from skyweave.data.normalization import Normalization
+from skyweave.data.shards import ShardSet
+from skyweave.errors import UserError
+
+#: Inputs (n, y, x, fields) and, per target, (n, y, x, 1); float32, normalized.
+Batch = tuple[np.ndarray, dict[str, np.ndarray]]
+
+
+class BatchFeed:
+    """Normalized batches, channels last, of some realizations of a dataset.
+
+    The order within epoch e is drawn by (seed, *identity, e), so that (epoch, step) is the whole
+    cursor. Sets below `cache_bytes` are kept in memory, others are read as they are needed.
+    """
+
+    def __init__(
+        self,
+        shards: ShardSet,
+        inputs: Sequence[str],
+        targets: Sequence[str],
+        normalization: Normalization,
+        realizations: Sequence[int] | np.ndarray,
+        batch: int,
+        seed: int,
+        identity: Sequence[str | int],
+        *,
+        cache_bytes: float = 1e9,
+    ) -> None:
+        self.shards, self.normalization = shards, normalization
+        self.inputs, self.targets = tuple(inputs), tuple(targets)
+        self.realizations = np.unique(np.asarray(realizations, dtype=np.int64))
+        self.batch, self.seed, self.identity = int(batch), int(seed), tuple(identity)
+        if not self.realizations.size:
+            raise UserError("split", "at least one realization to feed", "none")
+        for role, names in (("inputs", self.inputs), ("targets", self.targets)):
+            for name in names:
+                if name not in shards.fields:
+                    known = ", ".join(shards.fields)
+                    raise UserError(role, f"fields of the shards ({known})", repr(name))
+        size = self.realizations.size * shards.pixels**2 * 4
+        self._cached = size * len({*self.inputs, *self.targets}) < cache_bytes
+        self._cache: dict[str, np.ndarray] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of everything that decides the batches."""
+        identity = {
+            "provenance": self.shards.provenance,
+            "grid": (self.shards.size_deg, self.shards.pixels),
+            "normalization": self.normalization.to_dict(),
+            "realizations": self.realizations.tolist(),
+            "inputs": self.inputs,
+            "targets": self.targets,
+            "batch": self.batch,
+            "seed": self.seed,
+            "identity": self.identity,
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in an epoch; the rest of the order is left out.
+
+        Raises `UserError` for a batch larger than the set.
+        """
+        if self.batch > self.realizations.size:
+            raise UserError(
+                "training.batch", f"at most the set's {self.realizations.size}", self.batch
+            )
+        return self.realizations.size // self.batch
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start`, `start + 1`, … of an epoch, each of the full size."""
+        order = seeds.generator(self.seed, *self.identity, "order", epoch).permutation(
+            self.realizations.size
+        )
+        rows = order[: self.steps * self.batch].reshape(self.steps, self.batch)
+        return _ahead(self._batch, rows[start:])
+
+    def in_order(self, start: int = 0) -> Iterator[Batch]:
+        """Every realization once, ascending, from batch `start` on; the last may be smaller."""
+        rows = np.arange(self.realizations.size)
+        first = range(start * self.batch, rows.size, self.batch)
+        return _ahead(self._batch, (rows[at : at + self.batch] for at in first))
+
+    def _batch(self, rows: np.ndarray) -> Batch:
+        channels = [self._maps(name, rows) for name in self.inputs]
+        targets = {name: self._maps(name, rows)[..., None] for name in self.targets}
+        return np.stack(channels, axis=-1), targets
+
+    def _maps(self, field: str, rows: np.ndarray) -> np.ndarray:
+        if not self._cached:
+            return self.normalization.apply(field, self.shards.read(field, self.realizations[rows]))
+        if field not in self._cache:
+            maps = self.shards.read(field, self.realizations)
+            for one in maps:
+                one[:] = self.normalization.apply(field, one)
+            self._cache[field] = maps
+        return self._cache[field][rows]
+
+
+def _ahead(make: Callable[[np.ndarray], Batch], rows: Iterable[np.ndarray]) -> Iterator[Batch]:
+    """Batches in order, the next one made by a thread while the caller works on the last."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = None
+        for part in rows:
+            coming = pool.submit(make, part)
+            if waiting is not None:
+                yield waiting.result()
+            waiting = coming
+        if waiting is not None:
+            yield waiting.result()

@@ -1,0 +1,179 @@
+"""A trained network on disk: the `.keras` file and the card that says what it is."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from skyweave import files
+from skyweave.data.normalization import Normalization
+from skyweave.errors import UserError
+
+WEIGHTS = "network.keras"
+CARD = "card.json"
+FORMAT = "skyweave network 1"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a trained network takes and gives, and where it comes from."""
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    units: Mapping[str, str]
+    normalization: Normalization
+    size_deg: float
+    pixels: int
+    seed: int
+    #: The training set: name, provenance, numbers of realizations, fingerprint.
+    data: Mapping[str, Any] = field(default_factory=dict)
+    #: The sections `network` and `training` of the run.
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    #: Losses at the best epoch, and what else the trainer knows.
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainedNetwork:
+    """A network with its card, ready to predict."""
+
+    model: keras.Model
+    card: Card
+
+
+def save_network(folder: str | os.PathLike, model: keras.Model, card: Card) -> None:
+    """Write `network.keras` and `card.json` into `folder`, each atomically, the card last.
+
+    Raises `UserError` for a card that does not describe `model`.
+    """
+    folder = Path(folder)
+    _check_card(folder / CARD, card, model)
+    with files.atomic(folder / WEIGHTS) as temporary:
+        model.save(temporary)
+    values = {
+        "format": FORMAT,
+        "network": model.name,
+        "parameters": model.count_params(),
+        "inputs": list(card.inputs),
+        "outputs": list(card.outputs),
+        "units": {name: card.units[name] for name in (*card.inputs, *card.outputs)},
+        "normalization": card.normalization.to_dict(),
+        "grid": {"size_deg": card.size_deg, "pixels": card.pixels},
+        "seed": card.seed,
+        "data": dict(card.data),
+        "settings": dict(card.settings),
+        "metrics": dict(card.metrics),
+        "versions": files.versions("keras", "tensorflow", "tensorflow-cpu", "jax", "numpy")
+        | {"backend": keras.backend.backend()},
+        "file": WEIGHTS,
+        "sha256": files.sha256(folder / WEIGHTS),
+    }
+    files.write_text(folder / CARD, json.dumps(values, indent=1) + "\n")
+
+
+def load_network(folder: str | os.PathLike) -> TrainedNetwork:
+    """Read what `save_network` wrote; no code from the file is run.
+
+    Raises `UserError` where a file is missing, altered or not of this format.
+    """
+    card_path, weights_path = Path(folder) / CARD, Path(folder) / WEIGHTS
+    for path in (card_path, weights_path):
+        if not path.is_file():
+            raise UserError(path, "a trained network", "no such file")
+    try:
+        values = json.loads(card_path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(card_path, "JSON", error) from None
+    if not isinstance(values, dict) or values.get("format") != FORMAT:
+        raise UserError(card_path, f"format {FORMAT!r}", "another")
+    found = files.sha256(weights_path)
+    if found != values.get("sha256"):
+        raise UserError(weights_path, f"sha256 {values.get('sha256')} of its card", found)
+    card = _card(card_path, values)
+    try:
+        model = keras.saving.load_model(weights_path, compile=False, safe_mode=True)
+    except (OSError, TypeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(weights_path, "a Keras network that loads in safe mode", first) from None
+    _check_card(card_path, card, model)
+    return TrainedNetwork(model, card)
+
+
+def _card(path: Path, values: Mapping[str, Any]) -> Card:
+    try:
+        return Card(
+            inputs=tuple(values["inputs"]),
+            outputs=tuple(values["outputs"]),
+            units=dict(values["units"]),
+            normalization=Normalization.from_dict(values["normalization"]),
+            size_deg=float(values["grid"]["size_deg"]),
+            pixels=int(values["grid"]["pixels"]),
+            seed=int(values["seed"]),
+            data=dict(values["data"]),
+            settings=dict(values["settings"]),
+            metrics=dict(values["metrics"]),
+        )
+    except KeyError as error:
+        raise UserError(path, f"an entry {error}", "none") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(path, "a card of this format", error) from None
+
+
+def _check_card(path: Path, card: Card, model: keras.Model) -> None:
+    shape = (None, card.pixels, card.pixels, len(card.inputs))
+    if tuple(model.input_shape) != shape:
+        raise UserError(path, f"the network's input {tuple(model.input_shape)}", shape)
+    if set(model.output) != set(card.outputs):
+        raise UserError(path, f"the network's outputs {sorted(model.output)}", card.outputs)
+    for name in (*card.inputs, *card.outputs):
+        if name not in card.normalization.moments:
+            raise UserError(path, f"the normalization of {name!r}", "none")
+        if name not in card.units:
+            raise UserError(path, f"the unit of {name!r}", "none")
+
+
+def predict(
+    network: TrainedNetwork | str | os.PathLike,
+    maps: Mapping[str, np.ndarray],
+    batch: int = 32,
+) -> dict[str, np.ndarray]:
+    """Outputs (n, y, x) float32 in their units from input maps (n, y, x) in theirs.
+
+    `network` may be the folder of a trained network. Raises `UserError` for an input that is
+    missing, of another shape than the network's, or not finite.
+    """
+    if not isinstance(network, TrainedNetwork):
+        network = load_network(network)
+    card = network.card
+    count = _check_maps(card, maps)
+    outputs = {
+        name: np.empty((count, card.pixels, card.pixels), np.float32) for name in card.outputs
+    }
+    for start in range(0, count, batch):
+        rows = slice(start, start + batch)
+        x = np.stack([card.normalization.apply(f, maps[f][rows]) for f in card.inputs], axis=-1)
+        for name, tensor in network.model(x, training=False).items():
+            values = keras.ops.convert_to_numpy(tensor)[..., 0]
+            outputs[name][rows] = card.normalization.undo(name, values)
+    return outputs
+
+
+def _check_maps(card: Card, maps: Mapping[str, np.ndarray]) -> int:
+    """Number of maps in inputs that are fit for the network."""
+    count = None
+    for name in card.inputs:
+        if name not in maps:
+            raise UserError("maps", f"the network's input {name!r}", ", ".join(maps) or "none")
+        shape = np.shape(maps[name])
+        count = shape[0] if count is None and shape else count
+        if shape != (count, card.pixels, card.pixels):
+            expected = f"shape ({count}, {card.pixels}, {card.pixels})"
+            raise UserError(f"maps[{name!r}]", expected, shape)
+        if not np.isfinite(maps[name]).all():
+            raise UserError(f"maps[{name!r}]", "finite values", "some that are not")
+    return int(count or 0)
