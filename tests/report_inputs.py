@@ -155,6 +155,8 @@ def _sky_spectra() -> pd.DataFrame:
                 "statistic": f"cl_p{percent}",
             }
             frames.append(pd.DataFrame(frame))
+    ratio = {"ell": ell, "value": 1.0, "error": 0.02, "statistic": "cl_over_theory"}
+    frames.append(pd.DataFrame(ratio).assign(field="gaussian"))
     return pd.concat(frames).assign(dataset="dust", split="all", n=8)
 
 

@@ -94,8 +94,8 @@ def draw_sky(dataset_folder: str | Path, out_folder: str | Path) -> None:
             "Power spectra of the patches",
             "Spectra of the patches, decoupled from mask and edge by NaMaster: medians over "
             "patches, bands hold 68 % of them. The Gaussian control, a twin of each patch with "
-            "its spectrum and mask, went through the same code: below, its mean must lie on "
-            "theory within the errors, or the measurement is at fault and not the sky.",
+            "its spectrum and mask, went through the same code: below, its spectrum over theory "
+            "must be 1 within the errors, or the measurement is at fault and not the sky.",
             "Power spectra against multipole of dust at high and low resolution, of the Gaussian "
             "control and of theory.",
             patch_spectra(spectra, out / "spectra.svg"),
@@ -120,8 +120,8 @@ def patch_spectra(spectra: pd.DataFrame, path: Path) -> pd.DataFrame:
     """Draw D_ell (µK²) of dust and control, and control over theory; returns the rows (C_ell).
 
     A column a split. Above, medians over patches with the band between the percentiles 16 and 84:
-    the mean is ruled by the brightest patch. Below, the control's mean over theory's. Shown up to
-    where the dust's median first is not positive: beyond its band limit there is only rounding.
+    the mean is ruled by the brightest patch. Below, each control's spectrum over its theory, mean.
+    Up to where the dust's median first is not positive: beyond its band limit is only rounding.
     """
     rows = spectra.sort_values("ell")
     splits = list(rows["split"].unique())
@@ -167,21 +167,11 @@ def _median_spectrum(ax: Axes, field: str, table: pd.DataFrame) -> None:
 
 
 def _control_ratio(ax: Axes, rows: pd.DataFrame) -> None:
-    mean = rows[rows["statistic"] == "cl"].pivot_table(
-        index="ell", columns="field", values=["value", "error"]
-    )
-    theory = mean["value", "theory"]
+    ratio = rows[rows["statistic"] == "cl_over_theory"]
     _, colour, marker, _ = _style("gaussian")
     ax.axhline(1, color=BLACK, ls=":", label=_style("theory")[0])
-    ax.errorbar(
-        mean.index.to_numpy(float),
-        mean["value", "gaussian"] / theory,
-        mean["error", "gaussian"] / theory,
-        color=colour,
-        marker=marker,
-        mfc="none",
-        ls="",
-    )
+    ell, value, error = (ratio[name].to_numpy(float) for name in ("ell", "value", "error"))
+    ax.errorbar(ell, value, error, color=colour, marker=marker, mfc="none", ls="")
     ax.set_ylabel("control / theory")
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from skyweave.data.split import SPLITS
 from skyweave.report import read
 from skyweave.report.embed import number
 from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
@@ -40,13 +41,13 @@ def dataset_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) ->
     is_cmb = kind == "cmb"
     grid = settings.get("grid" if is_cmb else "patches", {})
     split = read.table(folder / ("split.csv" if is_cmb else "places.csv"), ("split",))
-    counts = split["split"].value_counts(sort=False)
+    counts = split["split"].value_counts()
     return {
         "name": name,
         "anchor": f"{kind}-{name}",
         "kind": "simulated CMB" if is_cmb else "sky map",
         "patches": str(len(split)),
-        "split": ", ".join(f"{label} {count}" for label, count in counts.items()),
+        "split": ", ".join(f"{part} {counts[part]}" for part in SPLITS if part in counts),
         "geometry": f"{grid['size_deg']:g}°, {grid['pixels']} × {grid['pixels']} pixels"
         if {"size_deg", "pixels"} <= set(grid)
         else "–",

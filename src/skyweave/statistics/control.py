@@ -170,7 +170,7 @@ class Control:
         """
         differences = (self.curves_nu - self._each(self.cells_nu))[..., ::2]
         tests = {
-            "power spectrum": grouped(self._relative(), GROUPS),
+            "power spectrum": grouped(self.relative - 1, GROUPS),
             "area fraction v0": differences[:, 0],
             "boundary length v1": differences[:, 1],
             "Euler characteristic v2": differences[:, 2],
@@ -203,15 +203,16 @@ class Control:
         )
         return found
 
-    def _relative(self) -> np.ndarray:
-        """Measured over expected spectra, less 1, (count, nbins).
+    @cached_property
+    def relative(self) -> np.ndarray:
+        """Measured over expected spectra, (count, nbins).
 
         Both coupled again: under the mask each band holds power of its own patch, so that bright
         and faint patches count alike and no band is near zero.
         """
         rows = zip(self.spectra, self._each(self.expected), self._each(self.weights), strict=True)
         couple = self.workspaces.couple
-        return np.stack([couple(cl, mask) / couple(law, mask) - 1 for cl, law, mask in rows])
+        return np.stack([couple(cl, mask) / couple(law, mask) for cl, law, mask in rows])
 
     def _each(self, per_law: np.ndarray) -> np.ndarray:
         """The rows (n, ...) of each field's law, (count, ...)."""

@@ -53,11 +53,12 @@ class DustReport:
     """What is known of a set of patches: the tables, and the verdicts.
 
     `spectra` and `minkowski` as `dust_statistics`, with the fields `gaussian` (control with the
-    spectra of high), `gaussian_ratio` (of ratio) and `theory` beside the dust. `minkowski_sigma`:
-    the control `gaussian` at thresholds in units of its rms, `theory` (analytic) and
-    `theory_pixels` (theory on pixels). `overlap`: per field and functional the superposition of
-    dust with its control, the mean of what the dust's own halves reach (`ceiling`), and that
-    ceiling's lower quantile.
+    spectra of high), `gaussian_ratio` (of ratio) and `theory` beside the dust; the statistic
+    `cl_over_theory` is the mean of each control's spectrum over its own expectation.
+    `minkowski_sigma`: the control `gaussian` at thresholds in units of its rms, `theory`
+    (analytic) and `theory_pixels` (theory on pixels). `overlap`: per field and functional the
+    superposition of dust with its control, the mean of what the dust's own halves reach
+    (`ceiling`), and that ceiling's lower quantile.
     """
 
     spectra: pd.DataFrame
@@ -99,7 +100,8 @@ def dust_report(
         [
             cl_table,
             _spectrum_rows(control.spectra, ell, field="gaussian", **names),
-            _theory_spectrum(control.expected.mean(axis=0), ell, **names),
+            _mean_rows(control.expected.mean(axis=0)[None], ell, "cl", field="theory", **names),
+            _mean_rows(control.relative, ell, "cl_over_theory", field="gaussian", **names),
         ],
         ignore_index=True,
     )
@@ -203,22 +205,32 @@ def _spectrum_rows(
     cl: np.ndarray, ell: np.ndarray, *, dataset: str, split: str, field: str
 ) -> pd.DataFrame:
     """Mean with its error, and percentiles, of spectra (n, nbins)."""
-    count = len(cl)
-    error = cl.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    rows = [pd.DataFrame({"statistic": "cl", "ell": ell, "value": cl.mean(axis=0), "error": error})]
+    names = {"dataset": dataset, "split": split, "field": field}
+    rows = [_mean_rows(cl, ell, "cl", **names)]
     for percent in (16, 50, 84):
         value = np.percentile(cl, percent, axis=0)
-        statistic = f"cl_p{percent}"
-        rows.append(pd.DataFrame({"statistic": statistic, "ell": ell, "value": value}))
-    frame = pd.concat(rows, ignore_index=True).assign(
-        dataset=dataset, split=split, field=field, n=count
-    )
+        rows.append(_rows(value, np.nan, ell, f"cl_p{percent}", len(cl), **names))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _mean_rows(samples: np.ndarray, ell: np.ndarray, statistic: str, **names: str) -> pd.DataFrame:
+    """Mean of samples (n, nbins), and its error from their scatter (NaN for one)."""
+    count = len(samples)
+    error = samples.std(axis=0, ddof=1) / np.sqrt(count) if count > 1 else np.nan
+    return _rows(samples.mean(axis=0), error, ell, statistic, count, **names)
+
+
+def _rows(
+    value: np.ndarray,
+    error: np.ndarray | float,
+    ell: np.ndarray,
+    statistic: str,
+    count: int,
+    **names: str,
+) -> pd.DataFrame:
+    frame = pd.DataFrame({"ell": ell, "value": value, "error": error})
+    frame = frame.assign(**names, statistic=statistic, n=count)
     return frame[["dataset", "split", "field", "statistic", "ell", "value", "error", "n"]]
-
-
-def _theory_spectrum(cl: np.ndarray, ell: np.ndarray, *, dataset: str, split: str) -> pd.DataFrame:
-    rows = _spectrum_rows(cl[None], ell, dataset=dataset, split=split, field="theory")
-    return rows[rows["statistic"] == "cl"]
 
 
 def _rows_of(places: pd.DataFrame, split: str, count: int) -> np.ndarray:
