@@ -145,7 +145,7 @@ def test_added_realizations_leave_the_others_alone(study):
     more = with_value(QUICK["datasets"], "cmb.realizations", count + size)
     configure(study, datasets=more)
     try:
-        done = snakemake(study, "--dry-run", "--quiet", "progress", "datasets")
+        done = snakemake(study, "--dry-run", "datasets")
     finally:
         configure(study)
     assert done.returncode == 0, done.stderr
