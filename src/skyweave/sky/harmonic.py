@@ -63,19 +63,28 @@ def band_limit(nside: int, fwhm_arcmin: float, window_nside: int | None = None) 
 
 
 def transfer(
-    lmax: int, own_arcmin: float, target_arcmin: float, window_nside: int | None
+    lmax: int,
+    own_arcmin: float,
+    target_arcmin: float,
+    window_nside: int | None,
+    points_nside: int | None = None,
 ) -> np.ndarray:
     """Factor (lmax+1,) from a map's alm to those of the field with a beam of `target_arcmin`.
 
     Beams are Gaussian FWHM. The map has one of `own_arcmin` and, with `window_nside`, was averaged
-    over such pixels. Raises `UserError` for a target below the map's own.
+    over such pixels; over the points of `points_nside` only, if given, whose own pixels' window is
+    then missing. Raises `UserError` for a target below the map's own.
     """
     if target_arcmin < own_arcmin:
         raise UserError(
             "patches", f"a beam of at least the map's own {own_arcmin:g} arcmin", target_arcmin
         )
     ratio = gaussian_window(lmax, np.sqrt(target_arcmin**2 - own_arcmin**2))
-    return ratio if window_nside is None else ratio / pixel_window(window_nside, lmax)
+    if window_nside is not None:
+        ratio = ratio / pixel_window(window_nside, lmax)
+    if points_nside is not None:
+        ratio = ratio * pixel_window(points_nside, lmax)
+    return ratio
 
 
 def analyse(maps: np.ndarray, lmax: int, spin: int = 0) -> np.ndarray:

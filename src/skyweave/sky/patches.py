@@ -96,7 +96,8 @@ def _beams(
     targets = {"high": patches.high_arcmin, "low": patches.low_arcmin}
     lmax = band_limit(nside, min(targets.values()), window_nside)
     factors = {
-        name: transfer(lmax, fwhm_arcmin, target, window_nside) for name, target in targets.items()
+        name: transfer(lmax, fwhm_arcmin, target, window_nside, sky_map.points_nside)
+        for name, target in targets.items()
     }
     margin = _MARGIN_BEAMS * max(targets.values()) / 60
     window = footprint_window(nside, places, patches.size_deg, margin)

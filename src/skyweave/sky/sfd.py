@@ -7,6 +7,7 @@ northern and -1 in the southern file:
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ FREQUENCY_GHZ = 353.0
 MASK_BITS = {"no_iras": 7, "large_object": 6, "no_source_removal": 5}
 
 #: The map's beam (6.1′) is resolved by samples at this nside; coarser pixels are averages of them.
-_FINE_NSIDE = 1024
+FINE_NSIDE = 2048
 _CHUNK = 1 << 20
 
 
@@ -62,21 +63,32 @@ class Hemisphere:
         y = -self.sign * radius * np.sin(lon) + self.pole[1]
         return x, y
 
-    def sample(self, lon: np.ndarray, lat: np.ndarray, order: int) -> np.ndarray:
-        """Values float32 at (lon, lat) in radians; `order` 0 is the nearest pixel, 1 bilinear."""
+    @cached_property
+    def coefficients(self) -> np.ndarray:
+        """Coefficients of the cubic spline through the values."""
+        from scipy.ndimage import spline_filter
+
+        return spline_filter(self.values, 3, np.float32)
+
+    def sample(self, lon: np.ndarray, lat: np.ndarray, *, nearest: bool) -> np.ndarray:
+        """Values float32 at (lon, lat) in radians: of the nearest pixel, or by cubic spline.
+
+        Bilinear interpolation would smooth: 8 % of the power at ell 1000 on pixels of 2.4′.
+        """
         from scipy.ndimage import map_coordinates
 
         x, y = self.pixel(lon, lat)
+        values, order = (self.values, 0) if nearest else (self.coefficients, 3)
         # The equator runs half a pixel outside of the image at four points.
         return map_coordinates(
-            self.values, np.stack([y, x]), np.float32, 1 if order else 0, mode="nearest"
+            values, np.stack([y, x]), np.float32, order, mode="mirror", prefilter=False
         )
 
 
 def project(folder: str | Path, nside: int, frequency_ghz: float) -> SkyMap:
     """SFD scaled to 353 GHz, µK_CMB, with the mask's bits as flags.
 
-    Pixels are averages of bilinear samples at nside 1024, or such samples where nside is as fine.
+    Pixels are averages of samples at nside 2048, or such samples where nside is as fine.
     Flags are those of the nearest mask pixel. Raises `UserError` for another frequency and for
     missing or foreign files.
     """
@@ -86,10 +98,10 @@ def project(folder: str | Path, nside: int, frequency_ghz: float) -> SkyMap:
         )
     folder = Path(folder)
     dust = read_pair(folder, "dust")
-    fine = max(nside, _FINE_NSIDE)
+    fine = max(nside, FINE_NSIDE)
     ebv = to_healpix(dust, nside, fine)
     del dust
-    bits = to_healpix(read_pair(folder, "mask"), nside, nside, order=0).astype(np.uint8)
+    bits = to_healpix(read_pair(folder, "mask"), nside, nside, nearest=True).astype(np.uint8)
     return SkyMap(
         intensity=ebv * np.float32(UK_RJ_PER_MAG * rj_to_cmb(FREQUENCY_GHZ)),
         variance=None,
@@ -97,6 +109,7 @@ def project(folder: str | Path, nside: int, frequency_ghz: float) -> SkyMap:
         frequency_ghz=FREQUENCY_GHZ,
         description="SFD scaled to 353 GHz",
         window_nside=nside if fine > nside else None,
+        points_nside=fine if fine > nside else None,
         flags={name: (bits >> bit & 1).astype(bool) for name, bit in MASK_BITS.items()},
     )
 
@@ -108,7 +121,7 @@ def read_pair(folder: Path, kind: str) -> tuple[Hemisphere, Hemisphere]:
 
 
 def to_healpix(
-    pair: tuple[Hemisphere, Hemisphere], nside: int, fine: int, order: int = 1
+    pair: tuple[Hemisphere, Hemisphere], nside: int, fine: int, *, nearest: bool = False
 ) -> np.ndarray:
     """HEALPix RING map (npix,) float32: averages over the samples at nside `fine`."""
     import healpy
@@ -120,16 +133,16 @@ def to_healpix(
         stop = min(start + step, nested.size)
         pixels = np.arange(start * children, stop * children)
         theta, lon = healpy.pix2ang(fine, pixels, nest=True)
-        values = sample(pair, lon, np.pi / 2 - theta, order)
+        values = sample(pair, lon, np.pi / 2 - theta, nearest=nearest)
         nested[start:stop] = values.reshape(-1, children).mean(1, dtype=np.float64)
     return healpy.reorder(nested, n2r=True)
 
 
 def sample(
-    pair: tuple[Hemisphere, Hemisphere], lon: np.ndarray, lat: np.ndarray, order: int = 1
+    pair: tuple[Hemisphere, Hemisphere], lon: np.ndarray, lat: np.ndarray, *, nearest: bool = False
 ) -> np.ndarray:
     """Values (n,) float32 of the hemispheres at (lon, lat) in radians."""
     values = np.empty(lon.shape, np.float32)
     for hemisphere, here in zip(pair, (lat >= 0, lat < 0), strict=True):
-        values[here] = hemisphere.sample(lon[here], lat[here], order)
+        values[here] = hemisphere.sample(lon[here], lat[here], nearest=nearest)
     return values

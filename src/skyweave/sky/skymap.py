@@ -21,6 +21,7 @@ class SkyMap:
     bad (npix,) bool; q, u (npix,) float32, µK_CMB, COSMO convention, or None. `flags` holds further
     (npix,) bool maps by name. `window_nside` is the nside of the pixels that the map's values are
     averages over (their window is undone when it is smoothed), None where they are point samples.
+    Where the averages are over the points of a finer nside, that is `points_nside`.
     """
 
     intensity: np.ndarray
@@ -32,6 +33,7 @@ class SkyMap:
     q: np.ndarray | None = None
     u: np.ndarray | None = None
     flags: Mapping[str, np.ndarray] = field(default_factory=dict)
+    points_nside: int | None = None
 
     @property
     def nside(self) -> int:
@@ -57,6 +59,7 @@ class SkyMap:
             "POLCCONV": ("COSMO", "sign of U"),
             "FREQ": (self.frequency_ghz, "GHz"),
             "PIXWIN": (self.window_nside or 0, "nside of the pixels averaged over, 0: points"),
+            "PIXPOINT": (self.points_nside or 0, "nside of the points averaged, 0: continuous"),
             "CONTENT": (self.description.encode("ascii", "replace").decode(), ""),
         }
         _write_table(path, [column for column in maps if column[1] is not None], cards)
@@ -78,6 +81,7 @@ class SkyMap:
             frequency_ghz=header["FREQ"],
             description=header["CONTENT"],
             window_nside=header["PIXWIN"] or None,
+            points_nside=header["PIXPOINT"] or None,
             flags={
                 name.removeprefix(_FLAG).lower(): np.array(table[name], bool)
                 for name in table.names
