@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose
 
 from skyweave.estimators.analytic_eb import analytic_eb
 from skyweave.flat.beam import gaussian_beam
-from skyweave.flat.fourier import Bins, bin_power, forward, inverse, on_modes, power
+from skyweave.flat.fourier import Bins, bin_power, coarsen, forward, inverse, on_modes, power
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import eb_to_qu, qu_to_eb, rotate_to_qu, tapered_variances
 from skyweave.flat.taper import cosine_taper
@@ -210,3 +210,16 @@ def test_variances_after_a_taper(ee, bb):
         np.sum(expected),
         np.mean(taper**2) * np.sum(grid.mode_weight * (ee + bb) * shape) / grid.area_sr,
     )
+
+
+def test_coarsening_keeps_the_waves_that_fit():
+    fine, coarse = PatchGrid(5.0, 64), PatchGrid(5.0, 32)
+    modes = forward(white(fine, 3), fine)
+    fits = (np.abs(fine.ell_x) < coarse.ell_nyquist * 0.999) & (
+        np.abs(fine.ell_y) < coarse.ell_nyquist * 0.999
+    )
+    field = inverse(modes * fits, fine)
+    # Of a field that the coarse pixels resolve, its values there are every second of the fine ones.
+    assert_allclose(coarsen(field, fine, coarse), field[:, ::2, ::2], atol=1e-12)
+    assert_allclose(coarsen(inverse(modes, fine), fine, coarse), field[:, ::2, ::2], atol=1e-12)
+    assert coarsen(field, fine, fine) is field

@@ -90,8 +90,6 @@ rule check_simulation:
     resources:
         mem_mb=2000,
         runtime=30,
-    params:
-        effects=lambda wildcards: plain(dataset_settings(wildcards).effects),
     message:
         "Check of {wildcards.cmb} against theory"
     script:

@@ -29,6 +29,21 @@ def inverse(modes: np.ndarray, grid: PatchGrid) -> np.ndarray:
     return maps
 
 
+def coarsen(maps: np.ndarray, grid: PatchGrid, coarse: PatchGrid) -> np.ndarray:
+    """Maps (..., y, x) of `grid` on the fewer pixels of `coarse`, the same patch.
+
+    Waves below the coarse Nyquist multipole of each axis are kept exactly, others are dropped.
+    """
+    if coarse == grid:
+        return maps
+    half = coarse.pixels // 2
+    modes = forward(maps, grid)
+    kept = np.zeros((*maps.shape[:-2], coarse.pixels, half + 1), modes.dtype)
+    kept[..., :half, :half] = modes[..., :half, :half]
+    kept[..., half + 1 :, :half] = modes[..., 1 - half :, :half]
+    return inverse(kept, coarse)
+
+
 def power(modes_a: np.ndarray, modes_b: np.ndarray, grid: PatchGrid) -> np.ndarray:
     """Cross power Re(F_a F_b*) / area of each mode, (..., pixels, pixels // 2 + 1), unit² sr."""
     product = modes_a.real * modes_b.real + modes_a.imag * modes_b.imag

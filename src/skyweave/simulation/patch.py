@@ -2,7 +2,7 @@
 
 Order, as in arXiv:2101.01214: Gaussian T, Q, U of the unlensed spectra, times exp(-tau), displaced
 by ∇phi, smoothed with the beam, white noise, taper on every map (truth included), E and B of
-the tapered Q and U.
+the tapered Q and U. Down to the beam this may happen on a finer grid (`oversample`).
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from skyweave import config
 from skyweave.config import CMB_FIELDS
 from skyweave.errors import UserError
-from skyweave.flat.fourier import inverse
+from skyweave.flat.fourier import coarsen, inverse
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import qu_to_eb, rotate_to_qu
 from skyweave.flat.taper import cosine_taper
@@ -31,6 +31,8 @@ class _Scene:
     """What the realizations of a dataset share, and the identity of their draws."""
 
     grid: PatchGrid
+    #: The grid on which screen, lensing and beam act.
+    fine: PatchGrid
     effects: config.Effects
     spectra: dict[str, np.ndarray]
     taper: np.ndarray
@@ -42,7 +44,7 @@ class _Scene:
         return generator(self.seed, self.dataset, realization, component)
 
     def modes(self, realization: int, component: str, spectrum: str) -> np.ndarray:
-        white = white_modes(self.random(realization, component), self.grid)
+        white = white_modes(self.random(realization, component), self.fine)
         return white * np.sqrt(self.spectra[spectrum])
 
     def wants(self, *names: str) -> bool:
@@ -74,11 +76,13 @@ def simulate(
         if effect and not getattr(effects, effect):
             raise UserError("fields", f"`effects.{effect}: true` for {name!r}", "false")
     grid = PatchGrid(grid_settings.size_deg, grid_settings.pixels)
+    fine = PatchGrid(grid_settings.size_deg, grid_settings.pixels * grid_settings.oversample)
     scene = _Scene(
         grid=grid,
+        fine=fine,
         effects=effects,
         spectra={
-            name: table.on_modes(name, grid) for name in ("tt", "ee", "bb", "te", "kk", "tautau")
+            name: table.on_modes(name, fine) for name in ("tt", "ee", "bb", "te", "kk", "tautau")
         },
         taper=cosine_taper(grid, effects.taper_deg),
         seed=seed,
@@ -107,9 +111,10 @@ def _realize(scene: _Scene, realization: int) -> dict[str, np.ndarray]:
     kappa_modes, tau = _structure(scene, realization)
     patch = {f"{name}_prim": map_ for name, map_ in primordial.items()}
     if scene.wants("kappa") and kappa_modes is not None:
-        patch["kappa"] = inverse(kappa_modes, scene.grid)
+        patch["kappa"] = inverse(kappa_modes, scene.fine)
     if scene.wants("tau") and tau is not None:
         patch["tau"] = tau
+    patch = {name: coarsen(map_, scene.fine, scene.grid) for name, map_ in patch.items()}
     observed = [
         name
         for name in primordial
@@ -128,15 +133,15 @@ def _primordial(scene: _Scene, realization: int, e_modes: np.ndarray) -> dict[st
     """Primordial maps that the wanted fields need, of "t", "q" and "u"."""
     maps = {}
     if scene.wants("t_prim", "t_obs"):
-        white = white_modes(scene.random(realization, "t"), scene.grid)
+        white = white_modes(scene.random(realization, "t"), scene.fine)
         ee, tt, te = (scene.spectra[name] for name in ("ee", "tt", "te"))
-        maps["t"] = inverse(correlated_modes(e_modes, white, ee, tt, te), scene.grid)
+        maps["t"] = inverse(correlated_modes(e_modes, white, ee, tt, te), scene.fine)
     if scene.wants("e_prim", "q_prim", "u_prim", "q_obs", "u_obs", "e_obs", "b_obs"):
         b_modes = np.zeros_like(e_modes)
         if scene.spectra["bb"].any():
             b_modes = scene.modes(realization, "b", "bb")
-        q_modes, u_modes = rotate_to_qu(e_modes, b_modes, scene.grid)
-        maps["q"], maps["u"] = inverse(q_modes, scene.grid), inverse(u_modes, scene.grid)
+        q_modes, u_modes = rotate_to_qu(e_modes, b_modes, scene.fine)
+        maps["q"], maps["u"] = inverse(q_modes, scene.fine), inverse(u_modes, scene.fine)
     return maps
 
 
@@ -149,7 +154,7 @@ def _structure(scene: _Scene, realization: int) -> tuple[np.ndarray | None, np.n
     if effects.lensing:
         kappa_modes = share * scene.modes(realization, "kappa", "kk")
     if effects.reionization:
-        tau = inverse(share * scene.modes(realization, "tau", "tautau"), scene.grid)
+        tau = inverse(share * scene.modes(realization, "tau", "tautau"), scene.fine)
     return kappa_modes, tau
 
 
@@ -161,19 +166,22 @@ def _observe(
     tau: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
     """Observed maps "t_obs", … of primordial maps "t", …, before the taper."""
-    effects, grid = scene.effects, scene.grid
+    effects, fine = scene.effects, scene.fine
     shift = None
     if maps and kappa_modes is not None and kappa_modes.any():
-        shift = [part / grid.pixel_rad for part in act.deflection(kappa_modes, grid)]
+        shift = [part / fine.pixel_rad for part in act.deflection(kappa_modes, fine)]
     observed = {}
     for name, primordial in maps.items():
         sky = primordial if tau is None else act.screen(primordial, tau)
         if shift is not None:
             sky = act.displace(sky, *shift)
         if effects.beam_arcmin > 0:
-            sky = act.smooth(sky, effects.beam_arcmin, grid)
+            sky = act.smooth(sky, effects.beam_arcmin, fine)
+        sky = coarsen(sky, fine, scene.grid)
         if effects.noise_uk_arcmin > 0:
             level = effects.noise_uk_arcmin * (1 if name == "t" else np.sqrt(2))
-            sky = sky + act.white_noise(scene.random(realization, f"noise_{name}"), level, grid)
+            sky = sky + act.white_noise(
+                scene.random(realization, f"noise_{name}"), level, scene.grid
+            )
         observed[f"{name}_obs"] = sky
     return observed

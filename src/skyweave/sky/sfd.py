@@ -78,10 +78,13 @@ class Hemisphere:
         from scipy.ndimage import map_coordinates
 
         x, y = self.pixel(lon, lat)
-        values, order = (self.values, 0) if nearest else (self.coefficients, 3)
-        # The equator runs half a pixel outside of the image at four points.
         return map_coordinates(
-            values, np.stack([y, x]), np.float32, order, mode="mirror", prefilter=False
+            self.values if nearest else self.coefficients,
+            np.stack([y, x]),
+            np.float32,
+            0 if nearest else 3,
+            mode="mirror",  # the equator runs half a pixel outside of the image at four points
+            prefilter=False,
         )
 
 
