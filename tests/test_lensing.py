@@ -161,16 +161,16 @@ def test_lensed_te_is_that_of_camb(table, bands):
 
 
 def lensed_over_camb(table, oversample: int) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Ratio to CAMB and its error, in bands of 200, of 200 patches of 5° and 64²."""
-    settings = Grid(size_deg=5.0, pixels=64, oversample=oversample)
-    grid, bins = PatchGrid(5.0, 64), Bins.linear(200, 2200, 200)
+    """Ratio to CAMB and its error, in bands of 200, of 120 patches of 10° and 128²."""
+    settings = Grid(size_deg=10.0, pixels=128, oversample=oversample)
+    grid, bins = PatchGrid(10.0, 128), Bins.linear(200, 2200, 200)
     maps = simulate(
         table,
         settings,
         Effects(reionization=False, null_fraction=0, taper_deg=0),
         seed=12,
         dataset="coarse",
-        realizations=range(200),
+        realizations=range(120),
         fields=("t_obs", "q_obs", "u_obs", "t_prim", "e_prim"),
     )
     modes = {name: forward(stack, grid) for name, stack in maps.items()}
