@@ -66,9 +66,18 @@ def test_every_key_is_described():
         ("datasets.cmb.effects.beam_arcmin", 1, "effects.beam_arcmin", "Nyquist", "1"),
         ("datasets.cmb.effects.lensing", False, "datasets.cmb.fields", "'kappa'", "false"),
         ("datasets.cmb.split.test", 0.2, "datasets.cmb.split", "add to 1", "1.1"),
-        ("datasets.cmb.spectra.source", "table", "datasets.cmb.spectra", "a `path`", "none"),
+        ("datasets.cmb.spectra.source", "table", "cmb.spectra.path", "a file", "none"),
+        ("datasets.cmb.spectra.path", "a.txt", "cmb.spectra.path", "`source: table`", "camb"),
         ("datasets.cmb.spectra.cosmology", {"h0": 70}, "cosmology.h0", "a known", "'h0'"),
         ("datasets.dust.map.nside", 500, "datasets.dust.map.nside", "power of two", "500"),
+        ("datasets.dust.map.path", "a.fits", "dust.map.path", "`source: file`", "sfd98"),
+        ("datasets.dust.map.unit", "K_CMB", "dust.map.unit", "`source: file`", "sfd98"),
+        ("datasets.dust.map.frequency_ghz", 217, "map.frequency_ghz", "353", "217"),
+        ("datasets.dust.map.nside", 256, "patches.high_arcmin", "band limit", "12"),
+        ("datasets.dust.mask.smooth_deg", 0.1, "mask.smooth_deg", "band limit", "0.1"),
+        ("datasets.dust.mask.snr", float("inf"), "dust.mask.snr", "finite", "inf"),
+        ("datasets.dust.patches.count", 3, "patches.count", "greater than", "3"),
+        ("datasets.cmb.effects.null_fraction", 1, "null_fraction", "less than 1", "1"),
         ("datasets.dust.patches.pixels", 64, "dust.patches.pixels", "Nyquist", "64"),
         ("datasets.dust.patches.high_arcmin", 5, "patches.high_arcmin", "own beam", "5"),
         ("datasets.dust.patches.size_deg", 90, "patches.size_deg", "less than or equal", "90"),
@@ -94,7 +103,7 @@ def test_a_mistake_is_one_line(key, value, where, expected, found):
 def test_patch_larger_than_the_unmasked_sky():
     values = changed("datasets.dust.mask.latitude_deg", 88)
     values["datasets"]["dust"]["patches"] |= {"size_deg": 40, "pixels": 512}
-    with pytest.raises(UserError, match="smaller than the unmasked sky"):
+    with pytest.raises(UserError, match="smaller than the sky that the latitude cut leaves"):
         parse(values)
 
 
@@ -113,7 +122,11 @@ def test_a_missing_configuration(tmp_path):
 
 
 def test_own_files_must_be_there(tmp_path):
-    values = changed("datasets.dust.map", {"source": "file", "path": str(tmp_path / "no.fits")})
+    own = {"source": "file", "path": str(tmp_path / "no.fits")}
+    with pytest.raises(UserError, match=r"dust\.map\.fwhm_arcmin: expected that of the map"):
+        parse(changed("datasets.dust.map", own))
+    own |= {"fwhm_arcmin": 4.8, "frequency_ghz": 353}
+    values = changed("datasets.dust.map", own)
     with pytest.raises(UserError, match=r"datasets\.dust\.map\.path: expected a file"):
         require_files(parse(values))
 

@@ -196,7 +196,7 @@ def test_a_map_of_the_users_own(study, tmp_path):
     dust = QUICK["datasets"]["dust"]
     dust = dust | {
         "map": dust["map"] | {"source": "file", "path": str(own), "nside": 256},
-        "patches": dust["patches"] | {"count": 10},
+        "patches": dust["patches"] | {"count": 10, "high_arcmin": 24},
     }
     configure(tmp_path, datasets={"own": dust}, runs={})
     done = snakemake(tmp_path, "results/datasets/own/patches.h5")

@@ -13,5 +13,11 @@ with job(snakemake.log[0]):
         folder = Path(snakemake.input[0]).parent
         sky_map = sfd.project(folder, settings.nside, settings.frequency_ghz)
     else:
-        sky_map = healpix.read_map(snakemake.input[0], settings.nside, settings.frequency_ghz)
+        sky_map = healpix.read_map(
+            snakemake.input[0],
+            settings.nside,
+            settings.frequency_ghz,
+            column=settings.column,
+            unit=settings.unit,
+        )
     sky_map.write(snakemake.output[0])

@@ -3,7 +3,7 @@
 The JSON schema, the commented default file and the reference page are generated from here.
 """
 
-from math import radians, sin
+from math import degrees, log, pi, radians, sin, sqrt
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -31,6 +31,14 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
     return values
 
 
+def _check_path(path: str | None, source: str, own: str) -> None:
+    """A path belongs to the source that reads one."""
+    if source == own and path is None:
+        raise ValueError(f"path: expected a file with `source: {own}`, found none")
+    if source != own and path is not None:
+        raise ValueError(f"path: expected `source: {own}` with it, found `source: {source}`")
+
+
 def _cmb_fields(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in _distinct(values):
         if value not in CMB_FIELDS:
@@ -48,7 +56,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_-]*$")]
 class Settings(BaseModel):
     """Base of all sections: unknown keys are errors, and a section never changes once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Cosmology(Settings):
@@ -98,8 +106,7 @@ class Spectra(Settings):
 
     @model_validator(mode="after")
     def _path_with_table(self) -> Self:
-        if self.source == "table" and self.path is None:
-            raise ValueError("expected a `path` with `source: table`, found none")
+        _check_path(self.path, self.source, "table")
         return self
 
 
@@ -128,7 +135,7 @@ class Effects(Settings):
 
     reionization: bool = Field(True, description="Screen by patchy reionization, exp(-tau).")
     lensing: bool = Field(True, description="Displace by the gradient of the lensing potential.")
-    null_fraction: Fraction = Field(
+    null_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.2, description="Share of realizations whose tau and kappa are zero."
     )
     beam_arcmin: Annotated[float, Field(ge=0)] = Field(
@@ -219,27 +226,53 @@ class HealpixMap(Settings):
         description="The SFD98 dust map, fetched and scaled to 353 GHz, or a HEALPix FITS file.",
     )
     path: str | None = Field(None, description="With `file`: the HEALPix FITS file.")
+    column: str | None = Field(
+        None, description="Column of the intensity, where the usual names do not find it."
+    )
+    unit: str | None = Field(
+        None, description="Unit of the file (K_CMB, uK_RJ, MJy/sr, …), where its header has none."
+    )
     nside: Annotated[int, Field(ge=16, le=8192)] = Field(
         512, description="Resolution to work at (a power of two)."
     )
     fwhm_arcmin: Annotated[float, Field(ge=0)] = Field(
-        6.1, description="Beam of the map, FWHM in arcmin."
+        6.1, description="Beam of the map, FWHM in arcmin; to be given with `file`."
     )
-    frequency_ghz: Positive = Field(353.0, description="Frequency, for the change of units.")
+    frequency_ghz: Positive = Field(
+        353.0, description="Frequency, for the change of units; to be given with `file`."
+    )
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.source == "file" and self.path is None:
-            raise ValueError("expected a `path` with `source: file`, found none")
+        _check_path(self.path, self.source, "file")
         if self.nside & (self.nside - 1):
             raise ValueError(f"nside: expected a power of two, found {self.nside}")
+        if self.source == "file":
+            for key in ("fwhm_arcmin", "frequency_ghz"):
+                if key not in self.model_fields_set:
+                    raise ValueError(
+                        f"{key}: expected that of the map with `source: file`, found none"
+                    )
+        else:
+            for key in ("column", "unit"):
+                if getattr(self, key) is not None:
+                    raise ValueError(
+                        f"{key}: expected `source: file` with it, found `source: sfd98`"
+                    )
+            if self.frequency_ghz != 353:
+                found = f"{self.frequency_ghz:g}"
+                raise ValueError(f"frequency_ghz: expected 353 with `source: sfd98`, found {found}")
         return self
 
 
 class Mask(Settings):
     """Planck-like mask: where the dust is measured well, away from the Galactic plane."""
 
-    snr: Positive = Field(8.0, description="Least signal-to-noise, when the map has variances.")
+    snr: Positive = Field(
+        8.0,
+        description="Least signal-to-noise of a pixel at the map's working `nside`, where the map "
+        "has variances.",
+    )
     smooth_deg: Annotated[float, Field(ge=0)] = Field(
         1.0, description="FWHM that the binary mask is smoothed with, degrees."
     )
@@ -252,7 +285,7 @@ class Mask(Settings):
 class Patches(Settings):
     """Square patches on the zenithal equal-area projection."""
 
-    count: Count = Field(60, description="Number of patches.")
+    count: Annotated[int, Field(ge=10)] = Field(60, description="Number of patches.")
     size_deg: Annotated[float, Field(gt=0, le=40)] = Field(20.0, description="Side, degrees.")
     pixels: Annotated[int, Field(ge=16, multiple_of=4)] = Field(320, description="Pixels a side.")
     low_arcmin: Positive = Field(80.0, description="FWHM of the low-resolution patches.")
@@ -293,15 +326,30 @@ class SkyDataset(Settings):
                 f"(at least {120 * patches.size_deg / patches.high_arcmin:.0f}: the Nyquist "
                 f"multipole lies below the beam's), found {patches.pixels}"
             )
-        if patches.size_deg**2 * patches.inside > 41253 * (1 - self._plane_share()):
+        for key, fwhm in (
+            ("patches.high_arcmin", patches.high_arcmin),
+            ("mask.smooth_deg", 60 * self.mask.smooth_deg),
+        ):
+            least = _least_fwhm_arcmin(self.map.nside)
+            if 0 < fwhm < least:
+                unit, scale = ("deg", 60) if key.endswith("deg") else ("arcmin", 1)
+                raise ValueError(
+                    f"{key}: expected at least {least / scale:.3g} {unit} at map.nside "
+                    f"{self.map.nside} (its band limit lies below the beam's), "
+                    f"found {fwhm / scale:g}"
+                )
+        cap = 2 * pi * (180 / pi) ** 2 * (1 - sin(radians(self.mask.latitude_deg)))
+        if patches.size_deg**2 * patches.inside > cap:
             raise ValueError(
-                "patches.size_deg: expected a patch smaller than the unmasked sky, "
-                f"found {patches.size_deg:g}"
+                "patches.size_deg: expected a patch smaller than the sky that the latitude cut "
+                f"leaves on one side ({cap:.0f} square degrees), found {patches.size_deg:g}"
             )
         return self
 
-    def _plane_share(self) -> float:
-        return sin(radians(self.mask.latitude_deg))
+
+def _least_fwhm_arcmin(nside: int) -> float:
+    """Beam that has fallen to a tenth at the band limit 3 nside - 1 of HEALPix maps."""
+    return degrees(4 * sqrt(log(2) * log(10)) / (3 * nside - 1)) * 60
 
 
 class Network(Settings):
