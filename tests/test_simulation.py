@@ -274,10 +274,8 @@ def test_share_of_null_realizations():
     effects = Effects(null_fraction=0.2)
     drawn = [is_null(effects, seed=3, dataset="x", realization=i) for i in range(5000)]
     assert stats.binomtest(sum(drawn), 5000, 0.2).pvalue > 0.001
-    for share, expected in ((0.0, 0), (1.0, 500)):
-        effects = Effects(null_fraction=share)
-        same = [is_null(effects, seed=3, dataset="x", realization=i) for i in range(500)]
-        assert sum(same) == expected
+    effects = Effects(null_fraction=0.0)
+    assert not any(is_null(effects, seed=3, dataset="x", realization=i) for i in range(500))
 
 
 def test_null_realizations_have_no_structure_and_the_others_do_not_change():
@@ -305,7 +303,6 @@ def test_field_without_its_effect_is_one_line(field, effect):
         run(PLAIN, (field,))
 
 
-@pytest.mark.slow
 def test_standard_deviations_of_the_published_set():
     """To 0.5 % those that the published noiseless network was trained with (arXiv:2101.01214's
     repository, map_stds.npz): tapered, 20 % without tau and kappa.

@@ -10,7 +10,7 @@ from skyweave.flat.grid import PatchGrid
 from skyweave.flat.taper import cosine_taper
 from skyweave.seeds import generator
 from skyweave.statistics.flat_spectra import cross_spectra, default_bins
-from skyweave.statistics.reconstruction import COLUMNS, field_metrics
+from skyweave.statistics.reconstruction import COLUMNS, correlation_gain, field_metrics
 
 GRID = PatchGrid(5.0, 64)
 BINS = default_bins(GRID)
@@ -190,3 +190,17 @@ def test_shapes_that_differ_are_named(pair):
         field_metrics(pair[0][:7], pair[1][:8], GRID, BINS, **NAMES)
     with pytest.raises(UserError, match=r"two of \(n, 64, 64\)"):
         cross_spectra(pair[0][:7], pair[1][:8], GRID, Bins((100.0, 200.0)))
+
+
+def test_gain_over_a_baseline_is_known_better_than_either_correlation():
+    """Predictions of one sky with noise of 0.30 and 0.31: the scatter of the sky cancels."""
+    rng = np.random.default_rng(8)
+    truth = rng.standard_normal((200, 16, 16)) * rng.uniform(0.5, 2, (200, 1, 1))
+    noise = rng.standard_normal(truth.shape)
+    better, worse = truth + 0.30 * noise, truth + 0.31 * noise
+    gain, error = correlation_gain(better, worse, truth)
+    exact = [np.corrcoef(maps.ravel(), truth.ravel())[0, 1] for maps in (better, worse)]
+    assert gain == pytest.approx(exact[0] - exact[1], rel=1e-6)
+    assert gain > 10 * error > 0
+    same, none = correlation_gain(worse, worse, truth)
+    assert (same, none) == (0, 0)

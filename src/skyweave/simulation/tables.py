@@ -29,6 +29,9 @@ def read_columns(
     """
     lines = _lines(path)
     names = lines[0][1]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(path, "each column once in the first line", f"{name!r} twice")
     for name in required:
         if name not in names:
             raise UserError(path, f"a column {name!r} in the first line", " ".join(names))
@@ -87,7 +90,7 @@ def read_spectra(path: str | Path, lmax: int) -> dict[str, np.ndarray]:
 def _lines(path: str | Path) -> list[tuple[int, list[str]]]:
     """Lines that hold words, with their numbers; of comments only the first line's."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(path, "a table of spectra", "no such file") from None
     except (OSError, UnicodeDecodeError) as error:

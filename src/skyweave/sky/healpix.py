@@ -78,6 +78,8 @@ def _assemble(
     bad = ~np.isfinite(intensity)
     if variance is not None:
         bad |= ~(variance > 0)
+    if bad.all():
+        raise UserError(description, "pixels with a value and a variance above 0", "none")
     if q is not None and u is not None:
         bad |= ~np.isfinite(q + u)
         q, u = change_qu_nside(_without(q, bad), _without(u, bad), nside)
@@ -186,7 +188,7 @@ def _open(path: Path) -> Iterator[_File]:
         raise UserError(path, "a HEALPix FITS file", "no file") from None
     except UserError:
         raise
-    except (OSError, TypeError, ValueError, AstropyWarning) as error:
+    except (OSError, TypeError, ValueError, fits.VerifyError, AstropyWarning) as error:
         found = f"an unreadable file ({error})"
         raise UserError(path, "a HEALPix FITS file", found) from None
 

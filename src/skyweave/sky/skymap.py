@@ -142,7 +142,7 @@ def _read_table(path: str | Path, what: str, names: Sequence[str]) -> tuple[Any,
             missing = [name for name in names if name not in table.names]
     except FileNotFoundError:
         raise UserError(path, what, "no file") from None
-    except (OSError, IndexError, TypeError, AttributeError) as error:
+    except (OSError, IndexError, TypeError, AttributeError, fits.VerifyError) as error:
         raise UserError(path, what, f"an unreadable file ({error})") from None
     if missing or "CONTENT" not in header:
         raise UserError(path, what, "another FITS file")

@@ -1,6 +1,6 @@
 """Reconstruction: sky fields from observed ones, by a network and by its classical baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -18,12 +18,15 @@ from skyweave.files import atomic
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.taper import cosine_taper
 from skyweave.statistics.flat_spectra import default_bins
-from skyweave.statistics.reconstruction import field_metrics
+from skyweave.statistics.reconstruction import correlation_gain, field_metrics
 from skyweave.statistics.tables import write_table
 from skyweave.statistics.verdicts import verdict
 
 #: Least significance of a correlation for a field to count as recovered, in standard errors.
 _SIGMAS = 5.0
+
+#: Least significance of a gain over the baseline for the network to count as better.
+_GAIN_SIGMAS = 3.0
 
 
 def train_run(
@@ -166,10 +169,14 @@ def evaluate_run(predictions: str | Path, *, name: str) -> tuple[pd.DataFrame, l
         for field, maps in groups.get(group, {}).items()
     ]
     metrics = pd.concat(tables, ignore_index=True)
-    return metrics, _verdicts(metrics)
+    gains = {
+        field: correlation_gain(groups["prediction"][field], maps, groups["truth"][field])
+        for field, maps in groups.get("baseline", {}).items()
+    }
+    return metrics, _verdicts(metrics, gains)
 
 
-def _verdicts(metrics: pd.DataFrame) -> list[dict]:
+def _verdicts(metrics: pd.DataFrame, gains: Mapping[str, tuple[float, float]]) -> list[dict]:
     """Is each field recovered at all, and does the network beat the baseline where one is known?"""
     pixel = metrics[metrics.statistic == "pixel_correlation"].set_index(["field", "method"])
     found = []
@@ -182,19 +189,21 @@ def _verdicts(metrics: pd.DataFrame) -> list[dict]:
                 _SIGMAS,
                 ">",
                 unit="standard errors",
-                note=f"correlation {row.value:.3f} ± {row.error:.3f} over {int(row.n)} patches",
+                note=f"correlation {row.value:.4f} ± {row.error:.4f} over {int(row.n)} patches",
             )
         )
-        if (field, "analytic_eb") in pixel.index:
+        if field in gains:
+            gain, error = gains[field]
             base = pixel.loc[(field, "analytic_eb")]
             found.append(
                 verdict(
-                    f"{field}: pixel correlation, network against analytic E/B",
-                    row.value,
-                    base.value,
+                    f"{field}: gain in pixel correlation over analytic E/B, in its standard errors",
+                    gain / error,
+                    _GAIN_SIGMAS,
                     ">",
-                    note=f"network {row.value:.4f} ± {row.error:.4f}, "
-                    f"analytic {base.value:.4f} ± {base.error:.4f}",
+                    unit="standard errors",
+                    note=f"network {row.value:.4f}, analytic {base.value:.4f}, "
+                    f"gain {gain:.4f} ± {error:.4f} on the same patches",
                 )
             )
     return found

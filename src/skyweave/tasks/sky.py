@@ -1,12 +1,13 @@
 """A sky dataset: patches of a real map, and what their statistics say."""
 
+import json
 from pathlib import Path
 
 import h5py
 import numpy as np
 
 from skyweave.config import Patches, Split
-from skyweave.files import atomic
+from skyweave.files import atomic, sha256, versions
 from skyweave.flat.grid import PatchGrid
 from skyweave.sky.healpix import SkyMap, read_mask
 from skyweave.sky.patches import choose_places, extract
@@ -34,6 +35,15 @@ def cut_patches(
     maps = extract(SkyMap.read(map_path), mask, places, patches, fwhm_arcmin)
     with atomic(patches_path) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["size_deg"] = patches.size_deg
+        file.attrs["provenance"] = json.dumps(
+            {
+                "seed": seed,
+                "dataset": dataset,
+                "settings": {"patches": patches.model_dump(), "split": split.model_dump()},
+                "map": {"fwhm_arcmin": fwhm_arcmin, "sha256": sha256(map_path)},
+                "versions": versions("numpy", "healpy", "ducc0"),
+            }
+        )
         for name, unit in _UNITS.items():
             file.create_dataset(name, data=maps[name]).attrs["unit"] = unit
     write_table(places_path, places)
