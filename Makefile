@@ -5,8 +5,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Keras writes its settings into the home folder otherwise.
+export KERAS_HOME ?= $(CURDIR)/.cache/keras
 
-.PHONY: help env run test test-slow lint config-docs graph
+.PHONY: help env run test test-slow lint cost config-docs graph screenshot
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -37,3 +39,9 @@ config-docs: env ## regenerate what is made from the settings models
 
 graph: env ## draw docs/rulegraph.svg
 	snakemake --rulegraph dot all | dot -Tsvg -o docs/rulegraph.svg
+
+screenshot: env ## picture the report of the last run as docs/report.png
+	python tests/browser.py results/report/index.html docs/report.png
+
+cost: env ## print time and memory of the last run, by rule
+	python -m skyweave.report.cost results

@@ -1,6 +1,7 @@
 """Looking at a page in headless Chromium, as a reader's browser would."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,3 +114,16 @@ def _picture(driver: webdriver.Chrome, path: Path) -> None:
 
     shot = driver.execute_cdp_cmd("Page.captureScreenshot", {"captureBeyondViewport": True})
     path.write_bytes(base64.b64decode(shot["data"]))
+
+
+def screenshot(page: str | Path, picture: str | Path) -> None:
+    """Write the top of a page as a wide window shows it."""
+    with browser() as driver:
+        size = {"width": 1400, "height": 1250, "deviceScaleFactor": 1, "mobile": False}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.get(Path(page).resolve().as_uri())
+        driver.save_screenshot(str(picture))
+
+
+if __name__ == "__main__":
+    screenshot(*sys.argv[1:3])
