@@ -1,4 +1,5 @@
 CORES ?= all
+GPUS ?= 1
 ARGS ?=
 
 SHELL := bash
@@ -12,13 +13,13 @@ export KERAS_HOME ?= $(CURDIR)/.cache/keras
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
-	@echo "CORES=$(CORES): how many cores 'run' takes.  ARGS=: more for snakemake or pytest."
+	@echo "CORES=$(CORES) GPUS=$(GPUS): what 'run' takes at once.  ARGS=: more for snakemake or pytest."
 
 env: ## build the environment, .venv, where it is not current
 	@envs/bootstrap
 
 run: env ## run config/config.yaml and write the report
-	snakemake --cores $(CORES) $(ARGS) all
+	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(ARGS) all
 	@echo "report: results/report/index.html"
 
 test: env ## run the tests

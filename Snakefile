@@ -2,10 +2,6 @@ from snakemake.utils import min_version
 
 min_version("9.20")
 
-if "datasets" not in config:
-
-    configfile: "config/config.yaml"
-
 
 pathvars:
     logs="<results>/logs",

@@ -59,7 +59,16 @@ def test_every_key_is_described():
         ("seed", "one", "seed", "integer", "'one'"),
         ("seed", -1, "seed", "greater than or equal to 0", "-1"),
         ("datasets.cmb.grid.pixel", 64, "datasets.cmb.grid.pixel", "a known", "unknown key"),
-        ("datasets.cmb.kind", "cbm", "datasets.cmb", "'cmb', 'sky'", "cbm"),
+        ("datasets.cmb.kind", "cbm", "datasets.cmb.kind", "cmb or sky", "cbm"),
+        ("datasets.cmb", {}, "datasets.cmb.kind", "cmb or sky", "none"),
+        ("datasets.cmb", 7, "datasets.cmb", "section", "7"),
+        ("datasets.cmb.effects", None, "datasets.cmb.effects", "section", "None"),
+        ("datasets", {}, "datasets", "at least 1 entry", "{}"),
+        ("seed", True, "seed", "integer", "True"),
+        ("seed", "7", "seed", "integer", "'7'"),
+        ("datasets.cmb.effects.null_fraction", True, "null_fraction", "number", "True"),
+        ("runs.resunet.inputs", "q_obs", "runs.resunet.inputs", "a list", "q_obs"),
+        ("runs.resunet.training.batch", 5000, "runs.resunet.training.batch", "3200", "5000"),
         ("datasets.cmb.grid.pixels", 66, "datasets.cmb.grid.pixels", "multiple of 4", "66"),
         ("datasets.cmb.grid.pixels", 256, "datasets.cmb.spectra.lmax", "Nyquist", "6000"),
         ("datasets.cmb.effects.taper_deg", 3, "cmb.effects.taper_deg", "half of grid", "3"),
@@ -129,6 +138,16 @@ def test_own_files_must_be_there(tmp_path):
     values = changed("datasets.dust.map", own)
     with pytest.raises(UserError, match=r"datasets\.dust\.map\.path: expected a file"):
         require_files(parse(values))
+
+
+def test_text_that_yaml_takes_for_no_number_is_one():
+    """YAML reads 1e-3 as text; there, everybody means the number."""
+    config = parse(changed("runs.resunet.training.learning_rate", "1e-3"))
+    assert config.runs["resunet"].training.learning_rate == 1e-3
+
+
+def test_no_runs_may_be_left_empty():
+    assert parse(quick() | {"runs": None}).runs == {}
 
 
 def test_sections_do_not_change():

@@ -1,6 +1,7 @@
 """The quick study as a user runs it: once through, and what a change of it reruns."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -23,8 +24,13 @@ DATA = ROOT / "results" / "data"
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the workflow in `folder` with its config/config.yaml."""
-    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2", *arguments]
+    """Run the workflow in `folder` with its config/config.yaml, on two cores."""
+    return run(folder, "--cores", "2", *arguments)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call Snakemake in `folder` on the project's Snakefile."""
+    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", *arguments]
     return subprocess.run(
         command, cwd=folder, capture_output=True, text=True, timeout=1200, check=False
     )
@@ -101,34 +107,25 @@ def test_a_second_run_does_nothing(study):
     assert "Nothing to be done" in done.stdout + done.stderr
 
 
-REPORTED = {"report"}
-TRAINED = {"train", "predict", "evaluate", "draw_reconstruction"}
+TRAINED = {"train", "predict", "evaluate", "draw_reconstruction", "report"}
+SPLIT = {"prepare"} | TRAINED
+SIMULATED = {"simulate", "check_simulation"} | SPLIT
+DRAWN = {"draw_spectra"} | SIMULATED
+CUT = {"sky_patches", "sky_statistics", "draw_sky", "report"}
 
 
 @pytest.mark.parametrize(
     ("section", "key", "value", "expected"),
     [
-        ("runs", "resunet.training.learning_rate", 0.002, TRAINED | REPORTED),
-        ("runs", "resunet.network.width", 0.5, TRAINED | REPORTED),
-        (
-            "datasets",
-            "dust.mask.latitude_deg",
-            20.0,
-            {"sky_mask", "sky_patches", "sky_statistics", "draw_sky"} | REPORTED,
-        ),
-        (
-            "datasets",
-            "dust.patches.count",
-            40,
-            {"sky_patches", "sky_statistics", "draw_sky"} | REPORTED,
-        ),
-        ("datasets", "cmb.split.test", 0.1, set()),
-        (
-            "datasets",
-            "cmb.effects.noise_uk_arcmin",
-            2.0,
-            {"simulate", "check_simulation", "prepare"} | TRAINED | REPORTED,
-        ),
+        ("runs", "resunet.training.learning_rate", 0.002, TRAINED),
+        ("runs", "resunet.training.epochs", 4, TRAINED),
+        ("runs", "resunet.network.width", 0.5, TRAINED),
+        ("datasets", "dust.mask.latitude_deg", 20.0, {"sky_mask"} | CUT),
+        ("datasets", "dust.map.fwhm_arcmin", 6.5, CUT),
+        ("datasets", "dust.patches.count", 40, CUT),
+        ("datasets", "cmb.split", {"train": 0.7, "validation": 0.2, "test": 0.1}, SPLIT),
+        ("datasets", "cmb.effects.noise_uk_arcmin", 2.0, SIMULATED),
+        ("datasets", "cmb.spectra.cosmology", "resunet_cmb_2013", {"spectra"} | DRAWN),
     ],
 )
 def test_a_change_reruns_what_it_touches(study, section, key, value, expected):
@@ -154,11 +151,11 @@ def test_added_realizations_leave_the_others_alone(study):
 
 
 def test_a_realization_is_the_same_in_any_shard(study, tmp_path):
-    """Realizations 90 to 119 simulated as shards of 30, against the study's one shard."""
+    """Realizations 90 to 119 as a shard of 30, on one core, against the study's shards of 1000."""
     cmb = QUICK["datasets"]["cmb"] | {"realizations": 120, "shard_size": 30}
     configure(tmp_path, datasets={"cmb": cmb}, runs={})
     target = "results/datasets/cmb/shards/3.h5"
-    done = snakemake(tmp_path, target)
+    done = snakemake(tmp_path, target, "--cores", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     with (
         h5py.File(tmp_path / target) as few,
@@ -178,6 +175,61 @@ def test_snakemakes_own_report(study):
     assert any(name.endswith("examples.png") for name in names)
     for words in (b"Reconstruction", b"example maps", b"Minkowski functionals", b"worth its cost"):
         assert words in text
+
+
+SBATCH = """#!/bin/sh
+printf '%s\\n' "$@" >"$0.said"
+echo "no cluster here" >&2
+exit 1
+"""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory) -> Path:
+    """A study of 40 realizations without its training, with a report on the dataset."""
+    folder = tmp_path_factory.mktemp("small")
+    cmb = QUICK["datasets"]["cmb"] | {"realizations": 40, "shard_size": 20}
+    configure(folder, datasets={"cmb": cmb}, runs={})
+    done = snakemake(folder, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    configure(folder, datasets={"cmb": cmb})
+    return folder
+
+
+def test_a_study_without_runs_has_a_report(small):
+    assert check_page(small / "results" / "report" / "index.html") == []
+
+
+def test_what_the_slurm_profile_submits(small, monkeypatch):
+    """Read from what sbatch is called with, the default profile merged in."""
+    folder = small / "bin"
+    folder.mkdir()
+    (folder / "sbatch").write_text(SBATCH)
+    (folder / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    network = "results/runs/resunet/network.keras"
+    done = snakemake(small, "--profile", str(ROOT / "slurm"), "--restart-times", "0", network)
+    assert done.returncode != 0
+    assert "no cluster here" in done.stdout + done.stderr
+    said = " ".join((folder / "sbatch.said").read_text().split())
+    for asked in ("-t 240", "--mem 8000", "--cpus-per-task=8", "--gpus=1"):
+        assert asked in said
+    assert "--partition" not in said
+    assert not (small / network).exists()
+
+
+def test_commands_of_the_readme(small):
+    """Each `snakemake` line plans as typed."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^ {4}snakemake (.*?)(?: +#.*)?$", readme, re.MULTILINE)
+    assert len(commands) >= 6
+    (small / "slurm").symlink_to(ROOT / "profiles" / "slurm")
+    (small / "my_study.yaml").write_text((small / "config" / "config.yaml").read_text())
+    for command in commands:
+        assert {"--cores", "-n", "--profile", "--report"} & set(command.split()), command
+        words = [word for word in command.split() if word != "--report"]
+        words = [word for word in words if not word.endswith(".zip")]
+        planned(run(small, *words, "--dry-run"))
 
 
 def test_a_map_of_the_users_own(study, tmp_path):

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line, naming what was expected and what was found."""
+"""What a user is told in one line: mistakes that are theirs to mend, and work that is not done."""
 
 
 class UserError(ValueError):
@@ -14,3 +14,7 @@ class UserError(ValueError):
 
     def __reduce__(self):
         return type(self), (self.where, self.expected, self.found)
+
+
+class Unfinished(RuntimeError):
+    """Work stopped before its end, its state saved; run it again to go on."""

@@ -1,5 +1,6 @@
 """Writing files whole or not at all, and saying which versions wrote them."""
 
+import glob
 import hashlib
 import os
 import platform
@@ -18,6 +19,9 @@ def atomic(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # One process writes a file: what others began was left by a kill.
+    for leftover in path.parent.glob(f".{glob.escape(path.stem)}.[0-9]*{path.suffix}"):
+        leftover.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary

@@ -3,11 +3,21 @@
 import sys
 
 from skyweave.config import parse as parse_settings
-from skyweave.config import require_files
+from skyweave.config import read_yaml, require_files
 from skyweave.errors import UserError
 
+# Snakemake would merge a --configfile into this one: a study stands alone.
+if "datasets" not in config:
+    try:
+        read_yaml("config/config.yaml")
+    except UserError as error:
+        sys.exit(f"config: {error}")
+
+    configfile: "config/config.yaml"
+
+
 try:
-    STUDY = parse_settings({key: value for key, value in config.items() if key != "pathvars"})
+    STUDY = parse_settings(config)
     require_files(STUDY)
 except UserError as error:
     sys.exit(f"config: {error}")

@@ -11,7 +11,6 @@ rule train:
         "<logs>/train/{run}.log",
     benchmark:
         "<benchmarks>/train/{run}.tsv"
-    retries: 3
     conda:
         ENVIRONMENT
     threads: 8

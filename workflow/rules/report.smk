@@ -5,8 +5,14 @@ localrules:
 rule report:
     input:
         expand(rules.draw_spectra.output, cmb=CMB),
+        expand(rules.prepare.output, cmb=CMB),
         expand(rules.check_simulation.output, cmb=CMB),
+        expand(rules.sky_mask.output, sky=SKY),
+        expand(rules.sky_patches.output, sky=SKY),
+        expand(rules.sky_statistics.output, sky=SKY),
         expand(rules.draw_sky.output, sky=SKY),
+        expand(rules.train.output, run=RECONSTRUCTION),
+        expand(rules.evaluate.output, run=RECONSTRUCTION),
         expand(rules.draw_reconstruction.output, run=RECONSTRUCTION),
     output:
         "<results>/report/index.html",
@@ -22,7 +28,6 @@ rule report:
         runtime=10,
     params:
         study=plain(STUDY),
-        results="<results>",
     message:
         "Report"
     script:

@@ -40,7 +40,8 @@ rule sky_map:
         mem_mb=8000,
         runtime=30,
     params:
-        map=lambda wildcards: plain(dataset_settings(wildcards).map),
+        # Not the beam, which counts when the patches are cut.
+        map=lambda wildcards: dataset_settings(wildcards).map.model_dump(exclude={"fwhm_arcmin"}),
     message:
         "HEALPix map of {wildcards.sky}"
     script:

@@ -5,24 +5,30 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
-from skyweave.errors import UserError
+# An environment that Snakemake makes by itself holds what skyweave needs, not skyweave.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from skyweave.errors import Unfinished, UserError
 
 
 @contextmanager
-def job(log: str) -> Iterator[TextIO]:
+def job(log: str, *, append: bool = False) -> Iterator[TextIO]:
     """Send stdout and stderr to the file `log`; yield the console for what a person watches.
+
+    `append` keeps what an earlier attempt wrote.
 
     File descriptors are redirected, not only Python's streams: the libraries beneath write too.
     """
     console = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(log, "w", buffering=1) as handle:
+    with open(log, "a" if append else "w", buffering=1) as handle:
         os.dup2(handle.fileno(), 1)
         os.dup2(handle.fileno(), 2)
         try:
             yield console
-        except UserError as error:
+        except (UserError, Unfinished) as error:
             print(error, file=sys.stderr)
             sys.exit(1)
         except Exception:

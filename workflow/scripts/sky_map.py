@@ -5,19 +5,13 @@ from pathlib import Path
 from job import job
 
 with job(snakemake.log[0]):
-    from skyweave.config import HealpixMap
     from skyweave.sky import healpix, sfd
 
-    settings = HealpixMap(**snakemake.params.map)
-    if settings.source == "sfd98":
-        folder = Path(snakemake.input[0]).parent
-        sky_map = sfd.project(folder, settings.nside, settings.frequency_ghz)
+    settings = snakemake.params.map
+    resolution = settings["nside"], settings["frequency_ghz"]
+    if settings["source"] == "sfd98":
+        sky_map = sfd.project(Path(snakemake.input[0]).parent, *resolution)
     else:
-        sky_map = healpix.read_map(
-            snakemake.input[0],
-            settings.nside,
-            settings.frequency_ghz,
-            column=settings.column,
-            unit=settings.unit,
-        )
+        names = {key: settings[key] for key in ("column", "unit")}
+        sky_map = healpix.read_map(snakemake.input[0], *resolution, **names)
     sky_map.write(snakemake.output[0])

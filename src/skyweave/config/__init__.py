@@ -1,6 +1,6 @@
 """Settings: the models, and the one way to read a configuration."""
 
-from skyweave.config.load import load, parse, require_files
+from skyweave.config.load import load, parse, read_yaml, require_files
 from skyweave.config.models import (
     CMB_FIELDS,
     CmbDataset,
@@ -37,5 +37,6 @@ __all__ = [
     "Training",
     "load",
     "parse",
+    "read_yaml",
     "require_files",
 ]

@@ -60,10 +60,14 @@ def _yaml_lines(section: BaseModel, depth: int) -> Iterator[str]:
             yield from _commented_line(f"{pad}{name}:", field.description)
             yield from _yaml_lines(value, depth + 1)
         elif isinstance(value, Mapping):
-            yield from _commented_line(f"{pad}{name}:", field.description)
+            empty = "" if value else " {}"
+            yield from _commented_line(f"{pad}{name}:{empty}", field.description)
             for key, entry in value.items():
-                yield f"{pad}  {key}:"
-                yield from _yaml_lines(entry, depth + 2)
+                if isinstance(entry, BaseModel):
+                    yield f"{pad}  {key}:"
+                    yield from _yaml_lines(entry, depth + 2)
+                else:
+                    yield f"{pad}  {key}: {_scalar(entry)}"
         else:
             yield from _commented_line(f"{pad}{name}: {_scalar(value)}", field.description)
 

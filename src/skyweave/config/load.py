@@ -16,14 +16,18 @@ def load(path: str | Path) -> Config:
 
     Raises `UserError` for a missing file, broken YAML or an impossible setting.
     """
+    return parse(read_yaml(path))
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Values of a YAML file; raises `UserError` where there is none."""
     try:
         with open(path, encoding="utf-8") as handle:
-            values = yaml.safe_load(handle)
-    except FileNotFoundError:
+            return yaml.safe_load(handle)
+    except (FileNotFoundError, IsADirectoryError):
         raise UserError(path, "a configuration file", "none") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(path, "valid YAML", " ".join(str(error).split())) from None
-    return parse(values)
 
 
 def parse(values: Any) -> Config:
@@ -42,6 +46,16 @@ def _telling(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     named = first["type"] == "literal_error" and isinstance(first["input"], Mapping)
     return errors[1] if named and len(errors) > 1 else first
 
+
+# In our words, what pydantic says in its own.
+_EXPECTED = {
+    "model_type": "a section with keys and values",
+    "model_attributes_type": "a section with keys and values",
+    "dict_type": "a section with keys and values",
+    "tuple_type": "a list, such as [q_obs, u_obs]",
+    "too_short": "at least 1 entry",
+    "string_pattern_mismatch": "a name of letters, digits, - and _, a letter first",
+}
 
 # What pydantic puts into a location that the user did not write: tags and union branches.
 _TAGS = {"cmb", "sky", "Cosmology", "constrained-str", "[key]"}
@@ -68,6 +82,11 @@ def _one_line(error: Mapping[str, Any]) -> UserError:
             text = "expected " + rest
         expected, _, found = text.removeprefix("expected ").partition(", found ")
         return UserError(where, expected, found)
+    if kind.startswith("union_tag"):
+        found = error["input"].get("kind", "none") if isinstance(error["input"], Mapping) else found
+        return UserError(f"{where}.kind", "cmb or sky", found)
+    if kind in _EXPECTED:
+        return UserError(where, _EXPECTED[kind], found)
     expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return UserError(where, expected[:1].lower() + expected[1:], found)
 

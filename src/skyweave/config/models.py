@@ -3,10 +3,11 @@
 The JSON schema, the commented default file and the reference page are generated from here.
 """
 
+from collections.abc import Mapping
 from math import degrees, log, pi, radians, sin, sqrt
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 #: Fields that a simulated CMB dataset can hold, with the effect that each needs.
 CMB_FIELDS: dict[str, str | None] = {
@@ -29,6 +30,11 @@ def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
         twice = next(value for value in values if values.count(value) > 1)
         raise ValueError(f"expected each field once, found {twice!r} twice")
     return values
+
+
+def _empty_for_none(value: Any) -> Any:
+    """`runs:` with nothing behind it is no runs."""
+    return {} if value is None else value
 
 
 def _check_path(path: str | None, source: str, own: str) -> None:
@@ -57,6 +63,19 @@ class Settings(BaseModel):
     """Base of all sections: unknown keys are errors, and a section never changes once read."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, values: Any) -> Any:
+        """Refuse what pydantic would turn into a number, but for ``1e-3``, text in YAML."""
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            kind = cls.model_fields[name].annotation if name in cls.model_fields else None
+            if (kind in (int, float) and isinstance(value, bool)) or (
+                kind is int and isinstance(value, str)
+            ):
+                wanted = "integer" if kind is int else "number"
+                raise ValueError(f"{name}: expected {wanted}, found {value!r}")
+        return values
 
 
 class Cosmology(Settings):
@@ -100,7 +119,7 @@ class Spectra(Settings):
         description="Table `ell dl_tau` of patchy optical depth; by default the table of the "
         "ResUNet-CMB paper.",
     )
-    lmax: Annotated[int, Field(ge=100)] = Field(
+    lmax: Annotated[int, Field(ge=100, le=30000)] = Field(
         8000, description="Highest multipole; the grid's Nyquist multipole must lie below."
     )
 
@@ -167,7 +186,7 @@ class Split(Settings):
 class CmbDataset(Settings):
     """Simulated patches of the CMB."""
 
-    kind: Literal["cmb"] = Field("cmb", description="Simulated CMB.")
+    kind: Literal["cmb"] = Field(description="Simulated CMB.")
     spectra: Spectra = Field(Spectra(), description="Angular power spectra to draw from.")
     grid: Grid = Field(Grid(), description="Geometry of the patches.")
     effects: Effects = Field(Effects(), description="From the primordial to the observed sky.")
@@ -276,7 +295,9 @@ class Mask(Settings):
     smooth_deg: Annotated[float, Field(ge=0)] = Field(
         1.0, description="FWHM that the binary mask is smoothed with, degrees."
     )
-    threshold: Fraction = Field(0.9, description="Keep where the smoothed mask exceeds this.")
+    threshold: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="Keep where the smoothed mask exceeds this."
+    )
     latitude_deg: Annotated[float, Field(ge=0, lt=90)] = Field(
         10.0, description="Cut below this Galactic latitude, degrees."
     )
@@ -290,7 +311,9 @@ class Patches(Settings):
     pixels: Annotated[int, Field(ge=16, multiple_of=4)] = Field(320, description="Pixels a side.")
     low_arcmin: Positive = Field(80.0, description="FWHM of the low-resolution patches.")
     high_arcmin: Positive = Field(12.0, description="FWHM of the high-resolution patches.")
-    inside: Fraction = Field(0.9, description="Least share of a patch inside the mask.")
+    inside: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.9, description="Least share of a patch inside the mask."
+    )
 
     @property
     def pixel_arcmin(self) -> float:
@@ -301,7 +324,7 @@ class Patches(Settings):
 class SkyDataset(Settings):
     """Patches of a real map of the sky."""
 
-    kind: Literal["sky"] = Field("sky", description="A real map.")
+    kind: Literal["sky"] = Field(description="A real map.")
     map: HealpixMap = Field(HealpixMap(), description="The full-sky map.")
     mask: Mask = Field(Mask(), description="Where the map is good enough.")
     patches: Patches = Field(Patches(), description="Geometry and places of the patches.")
@@ -356,7 +379,7 @@ class Network(Settings):
     """The network and its size."""
 
     name: Literal["resunet_cmb"] = Field("resunet_cmb", description="Architecture.")
-    width: Positive = Field(
+    width: Annotated[float, Field(ge=0.01, le=16)] = Field(
         1.0, description="Factor on the number of channels; 1 is the published network."
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="Dropout rate.")
@@ -401,8 +424,12 @@ class Config(Settings):
     datasets: dict[Name, Dataset] = Field(
         min_length=1, description="Sets of simulated realizations or of patches of a real map."
     )
-    runs: dict[Name, ReconstructionRun] = Field(
+    runs: Annotated[dict[Name, ReconstructionRun], BeforeValidator(_empty_for_none)] = Field(
         default_factory=dict, description="Networks trained on a dataset and judged."
+    )
+    pathvars: dict[str, str] = Field(
+        default_factory=dict,
+        description="Other folders for `results`, `data`, `logs` or `benchmarks`, by these names.",
     )
 
     @model_validator(mode="after")
@@ -430,11 +457,17 @@ class Config(Settings):
                 raise ValueError(
                     f"{where}.targets: expected no field that is also an input, found {min(both)!r}"
                 )
-            smallest = min(
-                int(share * dataset.realizations)
-                for share in (dataset.split.train, dataset.split.validation, dataset.split.test)
-            )
-            if smallest < 1:
+            split = dataset.split
+            parts = [
+                int(share * dataset.realizations + 1e-9)
+                for share in (split.train, split.validation, split.test)
+            ]
+            if parts[0] < run.training.batch:
+                raise ValueError(
+                    f"{where}.training.batch: expected at most the training set's {parts[0]}, "
+                    f"found {run.training.batch}"
+                )
+            if min(parts) < 1:
                 raise ValueError(
                     f"datasets.{run.dataset}.split: expected at least one realization in each "
                     f"part of {dataset.realizations}, found none"

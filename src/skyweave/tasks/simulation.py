@@ -11,7 +11,7 @@ from skyweave.config import Effects, Grid, Split
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.data.split import assign, members
-from skyweave.files import sha256, versions, write_text
+from skyweave.files import sha256, write_text
 from skyweave.flat.polarization import tapered_variances
 from skyweave.flat.taper import cosine_taper
 from skyweave.simulation.patch import UNITS, simulate
@@ -58,7 +58,6 @@ def write_realizations(
             "dataset": dataset,
             "settings": {"grid": grid.model_dump(), "effects": effects.model_dump()},
             "spectra": sha256(spectra),
-            "versions": versions("numpy", "scipy", "camb"),
         },
     )
 

@@ -8,10 +8,6 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 
-class Unfinished(RuntimeError):
-    """Training stopped before its end, its state saved; run it again to go on."""
-
-
 class Interruption:
     """Watch for SIGTERM, SIGINT and a deadline while the block runs.
 

@@ -11,9 +11,10 @@ import pandas as pd
 
 from skyweave.config import Training
 from skyweave.data.feed import BatchFeed
-from skyweave.errors import UserError
+from skyweave.errors import Unfinished, UserError
+from skyweave.files import versions
 from skyweave.training.gradients import Steps, make_steps
-from skyweave.training.interruption import Interruption, Unfinished
+from skyweave.training.interruption import Interruption
 from skyweave.training.losses import mean_squared_errors
 from skyweave.training.progress import Log, Progress, to_stderr
 from skyweave.training.schedule import Schedule
@@ -42,10 +43,10 @@ def train(
     `learning_rate`, `seconds`.
 
     `state_folder` holds what it takes to go on after a kill; a state of other settings, network,
-    data or `identity` (plain values) is left aside. Raises `Unfinished`, the state saved, before
-    `deadline_s` seconds have passed and on SIGTERM or SIGINT; `UserError` for a loss that is not
-    finite. Lines go to `log` and, if it is a terminal, a progress bar to `terminal` (both stderr
-    if None).
+    data, Keras version or `identity` (plain values) gives way to the new training's. Raises
+    `Unfinished`, the state saved, before `deadline_s` seconds have passed and on SIGTERM or SIGINT;
+    `UserError` for a loss that is not finite. Lines go to `log` and, if it is a terminal, a
+    progress bar to `terminal` (both stderr if None).
     """
     log = log or to_stderr
     optimizer = keras.optimizers.Adam(settings.learning_rate)
@@ -57,6 +58,7 @@ def train(
             "model": signature(model.variables),
             "policy": keras.config.dtype_policy().name,
             "backend": keras.backend.backend(),
+            "versions": versions("keras"),
             "data": (feed_train.fingerprint, feed_validation.fingerprint),
         }
     )
