@@ -204,11 +204,14 @@ def test_what_the_slurm_profile_submits(small, monkeypatch):
     """Read from what sbatch is called with, the default profile merged in."""
     folder = small / "bin"
     folder.mkdir()
-    (folder / "sbatch").write_text(SBATCH)
-    (folder / "sbatch").chmod(0o755)
+    for name, text in {"sbatch": SBATCH, "sacct": "#!/bin/sh\n", "sinfo": "#!/bin/sh\n"}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     network = "results/runs/resunet/network.keras"
-    done = snakemake(small, "--profile", str(ROOT / "slurm"), "--restart-times", "0", network)
+    here = ["--restart-times", "0", "--slurm-no-account"]
+    here += ["--slurm-init-seconds-before-status-checks", "1"]
+    done = run(small, "--profile", str(ROOT / "slurm"), *here, network)
     assert done.returncode != 0
     assert "no cluster here" in done.stdout + done.stderr
     said = " ".join((folder / "sbatch.said").read_text().split())
