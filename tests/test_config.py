@@ -85,7 +85,7 @@ def test_every_key_is_described():
         ("datasets.dust.map.nside", 256, "patches.high_arcmin", "band limit", "12"),
         ("datasets.dust.mask.smooth_deg", 0.1, "mask.smooth_deg", "band limit", "0.1"),
         ("datasets.dust.mask.snr", float("inf"), "dust.mask.snr", "finite", "inf"),
-        ("datasets.dust.patches.count", 3, "patches.count", "greater than", "3"),
+        ("datasets.dust.patches.count", 3, "patches.count", "at least 10", "3"),
         ("datasets.cmb.effects.null_fraction", 1, "null_fraction", "less than 1", "1"),
         ("datasets.dust.patches.pixels", 64, "dust.patches.pixels", "Nyquist", "64"),
         ("datasets.dust.patches.high_arcmin", 5, "patches.high_arcmin", "own beam", "5"),

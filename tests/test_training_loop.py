@@ -13,9 +13,9 @@ from skyweave.config import Training
 from skyweave.data.feed import BatchFeed
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
-from skyweave.errors import UserError
+from skyweave.errors import Unfinished, UserError
 from skyweave.training import supervised
-from skyweave.training.interruption import Interruption, Unfinished
+from skyweave.training.interruption import Interruption
 from skyweave.training.runtime import prepare
 from skyweave.training.state import StateFolder, values
 from skyweave.training.supervised import train

@@ -306,7 +306,7 @@ class Mask(Settings):
 class Patches(Settings):
     """Square patches on the zenithal equal-area projection."""
 
-    count: Annotated[int, Field(ge=10)] = Field(60, description="Number of patches.")
+    count: Count = Field(60, description="Number of patches, at least 10.")
     size_deg: Annotated[float, Field(gt=0, le=40)] = Field(20.0, description="Side, degrees.")
     pixels: Annotated[int, Field(ge=16, multiple_of=4)] = Field(320, description="Pixels a side.")
     low_arcmin: Positive = Field(80.0, description="FWHM of the low-resolution patches.")
@@ -333,6 +333,8 @@ class SkyDataset(Settings):
     @model_validator(mode="after")
     def _possible(self) -> Self:
         patches = self.patches
+        if patches.count < 10:
+            raise ValueError(f"patches.count: expected at least 10, found {patches.count}")
         if patches.high_arcmin >= patches.low_arcmin:
             raise ValueError(
                 f"patches.high_arcmin: expected less than low_arcmin ({patches.low_arcmin:g}), "
