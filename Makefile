@@ -19,7 +19,7 @@ env: ## build the environment, .venv, where it is not current
 	@envs/bootstrap
 
 run: env ## run config/config.yaml and write the report
-	snakemake --cores $(CORES) --resources gpu=$(GPUS) $(ARGS) all
+	snakemake all --cores $(CORES) --resources gpu=$(GPUS) $(ARGS)
 	@echo "report: results/report/index.html"
 
 test: env ## run the tests

@@ -82,6 +82,13 @@ def test_named_targets_plan(target):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_make_run_plans():
+    command = ["make", "run", "CORES=2", "ARGS=--dry-run"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("report: results/report/index.html\n")
+
+
 def test_slurm_profile_as_typed():
     done = snakemake("--profile", "slurm", "--dry-run", "all")
     assert done.returncode == 0, done.stdout + done.stderr
