@@ -154,7 +154,7 @@ def test_what_ran_is_told(elements: Elements) -> None:
     assert "20 of at most 20" in cells
     assert "train 80, validation 10, test 10" in cells
     assert "train 5, validation 1, test 2" in cells
-    assert "0.920 ± 0.010" in cells
+    assert "0.9200 ± 0.0100" in cells
     settings = "".join(elements.texts("pre"))
     assert "seed: 2026" in settings
     assert "parameters: 5292367" in settings

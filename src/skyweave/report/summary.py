@@ -104,7 +104,7 @@ def _cmb_conditions(settings: Mapping[str, Any]) -> str:
 def _sky_conditions(settings: Mapping[str, Any], folder: Path) -> str:
     steps = read.table(folder / "mask_steps.csv", ("step", "f_sky"))
     source, patches = settings.get("map", {}), settings.get("patches", {})
-    words = [f"sky fraction {steps['f_sky'].iloc[-1]:.4f}"]
+    words = [f"sky fraction {steps['f_sky'].iloc[-1]:.3f}"]
     if {"source", "nside"} <= set(source):
         words.insert(0, f"{source.get('path') or source['source']}, nside {source['nside']}")
     if {"low_arcmin", "high_arcmin"} <= set(patches):
