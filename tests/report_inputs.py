@@ -204,7 +204,7 @@ _DRAWN: dict[str, Path] = {}
 
 
 def drawn(factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each kind (run, sky, cmb) with its figures, drawn once a session."""
+    """A folder of each kind (run, sky, cmb) with its figures, drawn once a test run."""
     if not _DRAWN:
         for kind, (write, draw) in {
             "run": (write_run, draw_reconstruction),

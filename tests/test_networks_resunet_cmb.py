@@ -40,7 +40,7 @@ def test_published_number_of_multiplications():
 
 
 def test_no_strided_convolution_of_one_pixel():
-    """oneDNN issue 6035: its gradient corrupts memory for few channels (seen: crashes)."""
+    """A fault of oneDNN: its gradient corrupts memory for few channels (seen: crashes)."""
     convolutions = [layer for layer in small().layers if isinstance(layer, keras.layers.Conv2D)]
     assert len(convolutions) == 26
     assert not [c.name for c in convolutions if c.strides != (1, 1) and c.kernel_size == (1, 1)]

@@ -16,9 +16,8 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from skyweave.config import models
 from skyweave.config.load import load
-from skyweave.config.models import Config
+from skyweave.config.models import SECTIONS, Config
 from skyweave.files import write_text
 
 _HEAD = """\
@@ -100,22 +99,13 @@ def reference() -> str:
         "An editor that reads `config/schema.json` completes and checks the file as you type.",
         "This page is made by `make config-docs`.",
     ]
-    for model in _sections():
+    for model in SECTIONS:
         lines += ["", f"## {model.__name__}", "", (model.__doc__ or "").strip().splitlines()[0]]
         lines += ["", "| key | type | default | meaning |", "|---|---|---|---|"]
         for name, field in model.model_fields.items():
             meaning = (field.description or "").replace("|", "\\|")
             lines.append(f"| `{name}` | {_type(field)} | {_default(field)} | {meaning} |")
     return "\n".join(lines) + "\n"
-
-
-def _sections() -> list[type[BaseModel]]:
-    order = (
-        *("Config", "CmbDataset", "Spectra", "Cosmology", "Grid", "Effects"),
-        *("SkyDataset", "HealpixMap", "Mask", "Patches", "Split"),
-        *("ReconstructionRun", "Network", "Training"),
-    )
-    return [getattr(models, name) for name in order]
 
 
 def _type(field: FieldInfo) -> str:

@@ -102,7 +102,7 @@ class _Parts:
             residual = layers.UpSampling2D(name=f"{name}_residual_up")(residual)
         if stride > 1:
             # A strided convolution 1×1 is this and a plain one. As one layer, oneDNN writes past
-            # its workspace in the gradient for fewer than 16 channels (oneDNN issue 6035).
+            # its workspace in the gradient for fewer than 16 channels.
             pick = layers.AveragePooling2D(1, strides=stride, name=f"{name}_residual_pick")
             residual = pick(residual)
         if residual.shape[1:] != x.shape[1:]:

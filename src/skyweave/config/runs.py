@@ -1,0 +1,46 @@
+"""Settings of networks, their training and their judgement."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from skyweave.config.base import Count, Fields, Name, Positive, Settings
+
+
+class Network(Settings):
+    """The network and its size."""
+
+    name: Literal["resunet_cmb"] = Field("resunet_cmb", description="Architecture.")
+    width: Annotated[float, Field(ge=0.01, le=16)] = Field(
+        1.0, description="Factor on the number of channels; 1 is the published network."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="Dropout rate.")
+
+
+class Training(Settings):
+    """Supervised training with Adam on the mean squared error."""
+
+    epochs: Count = Field(500, description="Most passes over the training set.")
+    batch: Count = Field(32, description="Patches a step.")
+    learning_rate: Positive = Field(0.001, description="Adam's learning rate at the start.")
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.5, description="Factor on the learning rate when the validation loss stands still."
+    )
+    plateau_patience: Count = Field(3, description="Epochs without a gain before that.")
+    stop_patience: Count = Field(10, description="Epochs without a gain before training stops.")
+    save_minutes: Positive = Field(
+        5.0, description="Longest time between saved states (one is always saved a pass)."
+    )
+
+
+class ReconstructionRun(Settings):
+    """A network that reconstructs sky fields from observed ones, and its judgement."""
+
+    task: Literal["reconstruction"] = Field(
+        "reconstruction", description="Reconstruct fields from observed ones."
+    )
+    dataset: Name = Field(description="Name of the dataset to train on.")
+    inputs: Fields = Field(("q_obs", "u_obs"), description="Fields in.")
+    targets: Fields = Field(("tau", "e_prim", "kappa"), description="Fields out.")
+    network: Network = Field(Network(), description="The network and its size.")
+    training: Training = Field(Training(), description="How to train it.")
