@@ -82,6 +82,15 @@ def test_named_targets_plan(target):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "config" / "studies").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_a_study_plans(path):
+    done = snakemake("all", "--dry-run", "--configfile", str(path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^simulate +140$", done.stdout, re.MULTILINE)
+
+
 def test_make_run_plans():
     command = ["make", "run", "CORES=2", "ARGS=--dry-run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
