@@ -6,8 +6,10 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
-# Keras writes its settings into the home folder otherwise.
+# These write into the home folder otherwise.
 export KERAS_HOME ?= $(CURDIR)/.cache/keras
+export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
+export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
 .PHONY: help env run test test-slow lint cost config-docs graph screenshot
 

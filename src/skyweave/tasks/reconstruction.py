@@ -203,7 +203,15 @@ def _verdicts(metrics: pd.DataFrame, gains: Mapping[str, tuple[float, float]]) -
                     ">",
                     unit="standard errors",
                     note=f"network {row.value:.4f}, analytic {base.value:.4f}, "
-                    f"gain {gain:.4f} ± {error:.4f} on the same patches",
+                    f"gain {gain:.4f} ± {error:.4f} on the same patches; {_bands(metrics, field)}",
                 )
             )
     return found
+
+
+def _bands(metrics: pd.DataFrame, field: str) -> str:
+    """In how many bands of ell the network's correlation lies above the baseline's, in words."""
+    rows = metrics[(metrics.field == field) & (metrics.statistic == "correlation")]
+    table = rows.pivot_table(index="ell", columns="method", values="value")
+    above = int((table["network"] > table["analytic_eb"]).sum())
+    return f"r_ell above it in {above} of {len(table)} bands"
