@@ -92,7 +92,7 @@ def test_a_study_plans(path):
 
 
 def test_make_run_plans():
-    command = ["make", "run", "CORES=2", "ARGS=--dry-run"]
+    command = ["make", "--no-print-directory", "run", "CORES=2", "ARGS=--dry-run"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.endswith("report: results/report/index.html\n")

@@ -130,8 +130,9 @@ def predict_run(
         "truth": {field: maps.read(field, test) for field in card.outputs},
         "prediction": predict(trained, inputs),
     }
-    if "e_prim" in card.outputs and {"q_obs", "u_obs"} <= set(inputs):
-        groups["baseline"] = {"e_prim": analytic_eb(inputs["q_obs"], inputs["u_obs"], maps.grid)[0]}
+    if "e_prim" in card.outputs and {"q_obs", "u_obs"} <= set(maps.fields):
+        q, u = maps.read("q_obs", test), maps.read("u_obs", test)
+        groups["baseline"] = {"e_prim": analytic_eb(q, u, maps.grid)[0]}
     with atomic(out) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["size_deg"] = maps.size_deg
         file.attrs["taper_deg"] = maps.provenance["settings"]["effects"]["taper_deg"]
