@@ -1,6 +1,7 @@
 """Shards are whole or absent, and a reader trusts nothing."""
 
 import os
+from contextlib import closing
 
 import h5py
 import numpy as np
@@ -33,7 +34,7 @@ def write(path, numbers, fields=None, **changes):
 
 def test_what_is_written_is_read(tmp_path):
     paths = [write(tmp_path / "b.h5", [3, 4, 9]), write(tmp_path / "a.h5", [0, 2, 1])]
-    with ShardSet(paths) as shards:
+    with closing(ShardSet(paths)) as shards:
         assert shards.fields == ("kappa", "q_obs")
         assert shards.units == UNITS
         assert shards.provenance == PROVENANCE

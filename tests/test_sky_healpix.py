@@ -10,7 +10,7 @@ from astropy.io import fits
 
 from skyweave.errors import UserError
 from skyweave.sky.healpix import SkyMap, read_map, read_mask, write_mask
-from skyweave.sky.resolution import change_qu_nside, change_variance_nside
+from skyweave.sky.resolution import change_nside, change_qu_nside, change_variance_nside
 from skyweave.sky.units import TCMB, mjy_sr_to_uk_cmb, rj_to_cmb, to_uk_cmb, to_uk_cmb_squared
 
 NSIDE = 64
@@ -256,3 +256,11 @@ def test_written_mask_is_read_back(tmp_path: Path, sky: np.ndarray) -> None:
     write_mask(tmp_path / "mask.fits", sky > 0)
     np.testing.assert_array_equal(read_mask(tmp_path / "mask.fits"), sky > 0)
     np.testing.assert_array_equal(healpy.read_map(tmp_path / "mask.fits"), sky > 0)
+
+
+def test_a_pixel_without_good_children_is_bad_whatever_the_share():
+    values = np.arange(48.0, dtype=np.float32)
+    values[4:8] = np.nan
+    values[8:11] = np.nan
+    coarse = change_nside(values, 1, good_share=0.0)
+    np.testing.assert_array_equal(coarse[:4], [1.5, np.nan, 11, 13.5])

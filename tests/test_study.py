@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -136,20 +137,6 @@ def test_a_change_reruns_what_it_touches(study, section, key, value, expected):
         configure(study)
 
 
-def test_added_realizations_leave_the_others_alone(study):
-    settings = QUICK["datasets"]["cmb"]
-    count, size = settings["realizations"], settings["shard_size"]
-    more = with_value(QUICK["datasets"], "cmb.realizations", count + size)
-    configure(study, datasets=more)
-    try:
-        done = snakemake(study, "--dry-run", "datasets")
-    finally:
-        configure(study)
-    assert done.returncode == 0, done.stderr
-    assert planned(done) >= {"simulate", "prepare", "check_simulation"}
-    assert re.search(r"^simulate +1$", done.stdout, re.MULTILINE)
-
-
 def test_a_realization_is_the_same_in_any_shard(study, tmp_path):
     """Realizations 90 to 119 as a shard of 30, on one core, against the study's shards of 1000."""
     cmb = QUICK["datasets"]["cmb"] | {"realizations": 120, "shard_size": 30}
@@ -198,6 +185,25 @@ def small(tmp_path_factory) -> Path:
 
 def test_a_study_without_runs_has_a_report(small):
     assert check_page(small / "results" / "report" / "index.html") == []
+
+
+def test_added_realizations_leave_the_others_alone(small, tmp_path):
+    """From 40 to 70: one full shard and one begun are new, the split keeps who was where."""
+    folder = tmp_path / "more"
+    shutil.copytree(small, folder)
+    cmb = QUICK["datasets"]["cmb"] | {"realizations": 70, "shard_size": 20}
+    configure(folder, datasets={"cmb": cmb}, runs={})
+    dataset = folder / "results" / "datasets" / "cmb"
+    split = pd.read_csv(dataset / "split.csv")
+    written = {path.name: path.stat().st_mtime_ns for path in (dataset / "shards").iterdir()}
+    done = snakemake(folder, "all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    now = {path.name: path.stat().st_mtime_ns for path in (dataset / "shards").iterdir()}
+    assert set(now) == {"0.h5", "1.h5", "2.h5", "3.h5"}
+    assert {name: now[name] for name in written} == written
+    longer = pd.read_csv(dataset / "split.csv")
+    assert len(longer) == 70
+    pd.testing.assert_frame_equal(longer[:40], split)
 
 
 def test_what_the_slurm_profile_submits(small, monkeypatch):

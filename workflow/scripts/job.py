@@ -15,15 +15,13 @@ from skyweave.errors import Unfinished, UserError
 
 
 @contextmanager
-def job(log: str, *, append: bool = False) -> Iterator[TextIO]:
+def job(log: str) -> Iterator[TextIO]:
     """Send stdout and stderr to the file `log`; yield the console for what a person watches.
-
-    `append` keeps what an earlier attempt wrote.
 
     File descriptors are redirected, not only Python's streams: the libraries beneath write too.
     """
     console = os.fdopen(os.dup(2), "w", buffering=1)
-    with open(log, "a" if append else "w", buffering=1) as handle:
+    with open(log, "w", buffering=1) as handle:
         os.dup2(handle.fileno(), 1)
         os.dup2(handle.fileno(), 2)
         try:

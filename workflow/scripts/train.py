@@ -4,7 +4,7 @@ import os
 
 from job import job
 
-with job(snakemake.log[0], append=True) as console:
+with job(snakemake.log[0]) as console:
     from skyweave.config import ReconstructionRun
     from skyweave.tasks.reconstruction import train_run
 

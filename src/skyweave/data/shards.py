@@ -2,11 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import h5py
 import numpy as np
@@ -223,36 +223,16 @@ class ShardSet:
         while self._open:
             self._open.popitem()[1].close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-class _reading:
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
     """Say what h5py finds amiss with a file as a `UserError` that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        if not self.path.is_file():
-            raise UserError(self.path, "a shard", "no such file")
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, OSError):
-            raise UserError(self.path, "a whole HDF5 file", " ".join(str(error).split())) from None
+    if not path.is_file():
+        raise UserError(path, "a shard", "no such file")
+    try:
+        yield
+    except OSError as error:
+        raise UserError(path, "a whole HDF5 file", " ".join(str(error).split())) from None
 
 
 def _check_same(path: Path, first_path: Path, header: _Header, first: _Header) -> None:

@@ -11,17 +11,12 @@ GOOD_SHARE = 0.5
 def change_nside(values: np.ndarray, nside: int, good_share: float = GOOD_SHARE) -> np.ndarray:
     """NESTED map (npix,), NaN where bad, at `nside`: means of the good pixels, or repetition.
 
-    A coarser pixel with less than `good_share` of good ones is bad.
+    A coarser pixel with less than `good_share` of good ones, or with none, is bad.
     """
     native = _nside(values)
     if nside >= native:
         return np.repeat(values, (nside // native) ** 2)
-    children = values.reshape(12 * nside**2, -1)
-    total, good = np.nansum(children, 1, dtype=np.float64), _good(children)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(good >= good_share * children.shape[1], total / good, np.nan).astype(
-            values.dtype
-        )
+    return _mean_of_good(values, nside, good_share)[0].astype(values.dtype)
 
 
 def change_variance_nside(variance: np.ndarray, nside: int) -> np.ndarray:
@@ -32,13 +27,19 @@ def change_variance_nside(variance: np.ndarray, nside: int) -> np.ndarray:
     native = _nside(variance)
     if nside >= native:
         return np.repeat(variance, (nside // native) ** 2)
-    children = variance.reshape(12 * nside**2, -1)
-    total, good = np.nansum(children, 1, dtype=np.float64), _good(children)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        mean = np.where(
-            good >= GOOD_SHARE * children.shape[1], total / good.astype(float) ** 2, np.nan
-        )
-    return mean.astype(variance.dtype)
+    mean, good = _mean_of_good(variance, nside, GOOD_SHARE)
+    return (mean / np.maximum(good, 1)).astype(variance.dtype)
+
+
+def _mean_of_good(
+    values: np.ndarray, nside: int, good_share: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the good children of each pixel at `nside`, NaN where too few are; their count."""
+    children = values.reshape(12 * nside**2, -1)
+    good = np.isfinite(children).sum(1)
+    total = np.nansum(children, 1, dtype=np.float64)
+    enough = (good > 0) & (good >= good_share * children.shape[1])
+    return np.where(enough, total / np.maximum(good, 1), np.nan), good
 
 
 def change_qu_nside(q: np.ndarray, u: np.ndarray, nside: int) -> tuple[np.ndarray, np.ndarray]:
@@ -67,7 +68,3 @@ def change_qu_nside(q: np.ndarray, u: np.ndarray, nside: int) -> tuple[np.ndarra
 
 def _nside(values: np.ndarray) -> int:
     return int(np.sqrt(values.size // 12))
-
-
-def _good(children: np.ndarray) -> np.ndarray:
-    return np.isfinite(children).sum(1)
