@@ -91,7 +91,7 @@ class Grid(Settings):
         1,
         description="How many times finer the grid is while screen, lensing and beam act; 1 is "
         "the published way. Lensing by spline loses power near the Nyquist multipole of that "
-        "grid: 1 % at two thirds of it.",
+        "grid: 1 % of the amplitude at 0.63 of it.",
     )
 
     @property
