@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy import fft, sparse
+from ducc0 import fft
+from scipy import sparse
 
 from skyweave.flat.grid import PatchGrid
 
@@ -19,13 +20,24 @@ def forward(maps: np.ndarray, grid: PatchGrid) -> np.ndarray:
     maps: (..., y, x) float32 or float64, any unit. Returns (..., pixels, pixels // 2 + 1), complex
     of the same precision, unit times steradian.
     """
-    return fft.rfft2(maps) * _real(maps)(grid.pixel_rad**2)
+    real = _real(maps)
+    maps = np.asarray(maps, dtype=real)
+    modes = np.empty((*maps.shape[:-1], grid.pixels // 2 + 1), _COMPLEX[real])
+    # One by one: faster than all at once, and a map's bytes don't depend on its neighbours.
+    for field, out in zip(_each(maps), _each(modes), strict=True):
+        fft.r2c(field, axes=(0, 1), out=out)
+    modes *= real(grid.pixel_rad**2)
+    return modes
 
 
-def inverse(modes: np.ndarray, grid: PatchGrid) -> np.ndarray:
-    """Real maps (..., y, x) of Fourier modes: undoes `forward`."""
-    maps = fft.irfft2(modes, s=(grid.pixels, grid.pixels))
-    maps *= _real(maps)(1 / grid.pixel_rad**2)
+def inverse(modes: np.ndarray, grid: PatchGrid, out: np.ndarray | None = None) -> np.ndarray:
+    """Real maps (..., y, x) of Fourier modes: undoes `forward`. `out` takes them if given."""
+    real, pixels = _real(modes), grid.pixels
+    modes = np.asarray(modes, dtype=_COMPLEX[real])
+    maps = np.empty((*modes.shape[:-1], pixels), real) if out is None else out
+    for field, map_ in zip(_each(modes), _each(maps), strict=True):
+        fft.c2r(field, axes=(0, 1), lastsize=pixels, forward=False, out=map_)
+    maps *= real(1 / (pixels * grid.pixel_rad) ** 2)
     return maps
 
 
@@ -36,12 +48,19 @@ def coarsen(maps: np.ndarray, grid: PatchGrid, coarse: PatchGrid) -> np.ndarray:
     """
     if coarse == grid:
         return maps
+    return inverse(coarsen_modes(forward(maps, grid), coarse), coarse)
+
+
+def coarsen_modes(modes: np.ndarray, coarse: PatchGrid) -> np.ndarray:
+    """Those of the modes (..., pixels, pixels // 2 + 1) that fewer pixels can hold.
+
+    Nyquist lines of `coarse`, (even pixels), are zero.
+    """
     half = coarse.pixels // 2
-    modes = forward(maps, grid)
-    kept = np.zeros((*maps.shape[:-2], coarse.pixels, half + 1), modes.dtype)
+    kept = np.zeros((*modes.shape[:-2], coarse.pixels, half + 1), modes.dtype)
     kept[..., :half, :half] = modes[..., :half, :half]
     kept[..., half + 1 :, :half] = modes[..., 1 - half :, :half]
-    return inverse(kept, coarse)
+    return kept
 
 
 def power(modes_a: np.ndarray, modes_b: np.ndarray, grid: PatchGrid) -> np.ndarray:
@@ -104,6 +123,17 @@ def bin_power(power: np.ndarray, grid: PatchGrid, bins: Bins) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = (weights.T @ flat.T).T / counts
     return mean.reshape(*np.shape(power)[:-2], bins.count)
+
+
+def _each(stack: np.ndarray) -> np.ndarray:
+    """The planes of (..., y, x) one behind the other, as a view of a contiguous array."""
+    return stack.reshape(-1, *stack.shape[-2:])
+
+
+_COMPLEX: dict[type[np.floating], type[np.complexfloating]] = {
+    np.float32: np.complex64,
+    np.float64: np.complex128,
+}
 
 
 def _real(array: np.ndarray) -> type[np.floating]:

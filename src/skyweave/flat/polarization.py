@@ -7,8 +7,8 @@ B = -Q sin 2phi + U cos 2phi mode by mode.
 from functools import lru_cache
 
 import numpy as np
+from ducc0 import fft
 
-from skyweave.flat.fourier import forward, inverse
 from skyweave.flat.grid import PatchGrid
 
 
@@ -47,14 +47,33 @@ def rotate_to_qu(e: np.ndarray, b: np.ndarray, grid: PatchGrid) -> tuple[np.ndar
 
 def qu_to_eb(q: np.ndarray, u: np.ndarray, grid: PatchGrid) -> tuple[np.ndarray, np.ndarray]:
     """Maps of E and B from maps of Q and U, each (..., y, x), same unit and precision."""
-    e, b = rotate_to_eb(forward(q, grid), forward(u, grid), grid)
-    return inverse(e, grid), inverse(b, grid)
+    return _turned(q, u, _full_turn(grid))
 
 
 def eb_to_qu(e: np.ndarray, b: np.ndarray, grid: PatchGrid) -> tuple[np.ndarray, np.ndarray]:
     """Maps of Q and U from maps of E and B, each (..., y, x): undoes `qu_to_eb`."""
-    q, u = rotate_to_qu(forward(e, grid), forward(b, grid), grid)
-    return inverse(q, grid), inverse(u, grid)
+    return _turned(e, b, _full_turn(grid).conj())
+
+
+@lru_cache(maxsize=4)
+def _full_turn(grid: PatchGrid) -> np.ndarray:
+    """e^{-2i phi} of all modes, (pixels, pixels)."""
+    cosine, sine = (_full_plane(part, grid.pixels) for part in rotation(grid))
+    return cosine - 1j * sine
+
+
+def _turned(
+    first: np.ndarray, second: np.ndarray, turn: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of first + i second, its modes times `turn`: two transforms rather than four."""
+    both = np.empty(first.shape, np.result_type(first, second, np.complex64))
+    both.real, both.imag = first, second
+    turn = turn.astype(both.dtype, copy=False)
+    for plane in both.reshape(-1, *turn.shape):
+        fft.c2c(plane, out=plane)
+        np.multiply(plane, turn, out=plane)
+        fft.c2c(plane, forward=False, inorm=2, out=plane)
+    return both.real.copy(), both.imag.copy()
 
 
 def tapered_variances(
