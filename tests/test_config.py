@@ -1,6 +1,8 @@
 """The settings: generated files are current, and each mistake ends in one line."""
 
 import copy
+import re
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -69,7 +71,33 @@ def test_every_key_is_described():
         ("datasets.cmb.grid.pixels", 66, "datasets.cmb.grid.pixels", "multiple of 4", "66"),
         ("datasets.cmb.grid.pixels", 256, "datasets.cmb.spectra.lmax", "Nyquist", "6000"),
         ("datasets.cmb.effects.taper_deg", 3, "cmb.effects.taper_deg", "half of grid", "3"),
-        ("datasets.cmb.effects.beam_arcmin", 1, "effects.beam_arcmin", "Nyquist", "1"),
+        ("datasets.cmb.channels.obs.beam_arcmin", 1, "channels.obs.beam_arcmin", "Nyquist", "1"),
+        ("datasets.cmb.channels.obs.beam_hfi_ghz", 350, "obs.beam_hfi_ghz", "100, 143", "350"),
+        ("datasets.cmb.channels", {}, "datasets.cmb.channels", "1 entry", "{}"),
+        ("datasets.cmb.channels", {"prim": {}}, "datasets.cmb.channels", "no field has", "prim"),
+        ("datasets.cmb.channels", {"kappa": {}}, "datasets.cmb.channels", "no field", "kappa"),
+        ("datasets.cmb.channels.obs.beam_hfi_ghz", "143", "beam_hfi_ghz", "integer", "'143'"),
+        ("datasets.cmb.spectra.vary.ns", [0.9, True], "spectra.vary.ns", "number", "True"),
+        ("datasets.cmb.channels", {"f1 0": {}}, "channels.f1 0", "a name", "f1 0"),
+        (
+            "datasets.cmb.channels.obs",
+            {"beam_hfi_ghz": 353, "beam_arcmin": 5},
+            "channels.obs.beam_hfi_ghz",
+            "one beam",
+            "beam_arcmin",
+        ),
+        ("datasets.cmb.spectra.vary", {"n_s": [1.0, 0.9]}, "spectra.vary", "Alens", "n_s"),
+        ("datasets.cmb.spectra.vary.ns", [1.0, 1.0], "spectra.vary.ns", "each entry once", "1.0"),
+        ("datasets.cmb.spectra.vary.ns", [], "spectra.vary.ns", "1 entry", "[]"),
+        ("datasets.cmb.spectra.vary.ns", 0.9, "spectra.vary.ns", "a list", "0.9"),
+        ("datasets.cmb.spectra.vary.ns", [-1, 1], "spectra.vary.ns", "greater than 0", "-1"),
+        ("datasets.cmb.spectra.vary.r", {"low": 1, "high": 0}, "vary.r.high", "more than", "0"),
+        ("datasets.cmb.spectra.vary.r", {"low": 1, "hi": 2}, "vary.r.high", "a value", "none"),
+        ("datasets.cmb.grid.sky", "round", "grid.sky", "'curved'", "round"),
+        ("datasets.cmb.grid.sky", "curved", "grid.oversample", "1 with", "2"),
+        ("datasets.cmb.grid.margin_deg", 30, "grid.margin_deg", "17.5", "30"),
+        ("datasets.cmb.fields", ["alpha"], "datasets.cmb.fields", "a rotation", "none"),
+        ("datasets.cmb.fields", ["q_f143"], "datasets.cmb.fields", "q_obs", "q_f143"),
         ("datasets.cmb.effects.lensing", False, "datasets.cmb.fields", "'kappa'", "false"),
         ("datasets.cmb.split.test", 0.2, "datasets.cmb.split", "add to 1", "1.1"),
         ("datasets.cmb.spectra.source", "table", "cmb.spectra.path", "a file", "none"),
@@ -152,3 +180,11 @@ def test_sections_do_not_change():
     assert isinstance(config, Config)
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 3
+
+
+def test_the_readmes_datasets_are_valid():
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"\n    datasets:\n(?:    .*\n)+", text)
+    assert len(blocks) == 2
+    for block in blocks:
+        parse(yaml.safe_load(textwrap.dedent(block)))

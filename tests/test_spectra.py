@@ -13,6 +13,7 @@ from skyweave.flat.grid import PatchGrid
 from skyweave.simulation.cosmologies import camb_parameters
 from skyweave.simulation.optical_depth import tau_cl
 from skyweave.simulation.spectra import LENSED, UNLENSED, SpectraTable, compute
+from skyweave.simulation.tables import read_spectra
 
 LMAX = 2500
 
@@ -127,14 +128,14 @@ def test_table_of_the_user(planck, tmp_path):
 
 def test_table_in_steps_is_interpolated(tmp_path):
     ell = np.r_[2:50, 50:1010:10]
-    smooth = 1 / (1 + (ell / 300) ** 2)
-    columns = [ell, smooth, 0.1 * smooth, 0 * ell, -0.2 * smooth, smooth]
+    smooth = 1000 / (1 + (ell / 300) ** 2)
+    columns = [ell, smooth, 0.1 * smooth, 0 * ell, -0.2 * smooth, 1e-6 * smooth]
     path = tmp_path / "steps.csv"
     header = "# ell, dl_tt, dl_ee, dl_bb, dl_te, dl_kk"
     np.savetxt(path, np.column_stack(columns), header=header, comments="", delimiter=", ")
     table = compute(Spectra(source="table", path=str(path), lmax=1000))
     every = np.arange(2, 1001)
-    assert_allclose(dl(table, "te")[2:], -0.2 / (1 + (every / 300) ** 2), rtol=1e-4)
+    assert_allclose(dl(table, "te")[2:], -200 / (1 + (every / 300) ** 2), rtol=1e-4)
 
 
 HEADER = "ell dl_tt dl_ee dl_bb dl_te dl_kk\n"
@@ -142,11 +143,17 @@ GOOD = HEADER + "".join(f"{ell} 100 10 0 5 1\n" for ell in range(2, 201))
 MISTAKES = {
     "missing column": (GOOD.replace(" dl_kk", " kappa", 1), "a column 'dl_kk' in the first line"),
     "not increasing": (GOOD.replace("\n50 ", "\n49 "), "'ell' to increase, found 49 after 49"),
+    "decreasing": (GOOD.replace("\n50 ", "\n20 "), "'ell' to increase, found 20 after 49"),
     "not finite": (GOOD.replace("\n70 100 ", "\n70 nan "), "finite values in 'dl_tt', found nan"),
     "too short": (GOOD[: GOOD.index("\n150 ")], "up to spectra.lmax (200) at least, found 149"),
     "starts late": (HEADER + GOOD[GOOD.index("\n9 ") + 1 :], "start at 2 or below, found 9"),
     "negative": (GOOD.replace("\n70 100 10 ", "\n70 100 -1 "), "no negative value in 'dl_ee'"),
     "impossible": (GOOD.replace("\n70 100 10 0 5", "\n70 100 10 0 50"), "found more at ell 70"),
+    "negative kappa": (
+        GOOD.replace("\n70 100 10 0 5 1", "\n70 100 10 0 5 -1"),
+        "in 'dl_kk', found",
+    ),
+    "prose": ("These are not spectra.\nThey are words.\n", "a column 'ell' in the first line"),
     "ragged": (GOOD.replace("\n70 100 ", "\n70 "), "6 values in line 70, found 5"),
     "words": (GOOD.replace("\n70 100 ", "\n70 many "), "numbers in line 70, found 70 many"),
     "no lines": (HEADER, "at least 2 lines of numbers, found 0"),
@@ -165,6 +172,65 @@ def test_mistake_in_a_table_is_one_line(mistake, tmp_path):
     assert str(error.value).startswith(f"{path}: expected ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+TO_CL = 2 * np.pi / (np.arange(2501.0) * (np.arange(2501.0) + 1)).clip(1)
+CMB = ("tt", "ee", "bb", "te")
+#: Spectra, what their D_ell is times, the first column that is told, and as what.
+SLIPS = {
+    "C_ell": ((*CMB, "kk"), TO_CL, "tt", " (C_ell?)"),
+    "C_ell of T": (("tt",), TO_CL, "tt", " (C_ell?)"),
+    "C_ell of E": (("ee",), TO_CL, "ee", " (C_ell?)"),
+    "C_ell of kappa": (("kk",), TO_CL, "kk", " (C_ell?)"),
+    "C_ell of lensed T": (("lensed_tt",), TO_CL, "lensed_tt", " (C_ell?)"),
+    "K²": (CMB, 1e-12, "tt", " (K²?)"),
+    "K² of E": (("ee",), 1e-12, "ee", " (K²?)"),
+    "C_ell in K²": (CMB, 1e-12 * TO_CL, "tt", " (C_ell in K²?)"),
+    "nK²": (CMB, 1e6, "tt", ""),
+    "D_ell twice": (("kk",), 1 / TO_CL, "kk", ""),
+}
+RANGES = {
+    "tt": "10 to 1e+06 at ell 500 (D_ell in µK²)",
+    "lensed_tt": "10 to 1e+06 at ell 500 (D_ell in µK²)",
+    "ee": "0.02 to 1e+04 at ell 500 (D_ell in µK²)",
+    "kk": "1e-05 to 1 at ell 500 (D_ell)",
+}
+COLUMNS = {name: f"dl_{name}" for name in ("tt", "ee", "bb", "te", "kk", "lensed_tt")}
+
+
+def scaled(table: SpectraTable, names: tuple[str, ...], factor, lmax: int) -> SpectraTable:
+    cl = {name: cl * (factor if name in names else 1) for name, cl in table.cl.items()}
+    return SpectraTable({name: values[: lmax + 1] for name, values in cl.items()})
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slip_of_kind_or_unit_is_told_by_size(slip, planck, tmp_path):
+    names, factor, column, hint = SLIPS[slip]
+    table = scaled(planck, names, factor, LMAX)
+    write_table(path := tmp_path / "mine.txt", table, COLUMNS)
+    with pytest.raises(UserError) as error:
+        read_spectra(path, 2000)
+    found = f"{dl(table, column)[500]:.3g}{hint}"
+    expected = f"expected 'dl_{column}' of {RANGES[column]}, found {found}"
+    assert str(error.value) == f"{path}: {expected}"
+
+
+@pytest.mark.parametrize("lmax", [100, 180, 300, 420, 500])
+def test_size_tells_d_ell_from_c_ell_wherever_a_table_ends(lmax, planck, tmp_path):
+    path = tmp_path / "mine.txt"
+    write_table(path, scaled(planck, (), 1, lmax), COLUMNS)
+    assert_allclose(read_spectra(path, lmax)["kk"][2:], planck.cl["kk"][2 : lmax + 1], rtol=1e-12)
+    for name in ("tt", "ee", "kk"):
+        write_table(path, scaled(planck, (name,), TO_CL, lmax), COLUMNS)
+        with pytest.raises(UserError, match=rf"'dl_{name}' of .* at ell {lmax} .*\(C_ell\?\)$"):
+            read_spectra(path, lmax)
+
+
+@pytest.mark.parametrize("name", ["ee", "kk"])
+def test_spectrum_without_power_has_no_wrong_size(name, planck, tmp_path):
+    path = tmp_path / "mine.txt"
+    write_table(path, scaled(planck, (name, "te"), 0, LMAX), COLUMNS)
+    assert not read_spectra(path, LMAX)[name].any()
 
 
 def test_good_table_is_read(tmp_path):
@@ -188,6 +254,50 @@ def test_tau_table_of_the_user(tmp_path):
     path.write_text("ell dl_tau\n2 1e-6\n3 1e-6\n")
     with pytest.raises(UserError, match="at least 3 lines of numbers, found 2"):
         tau_cl(200, str(path))
+
+
+def write_tau(path: Path, factor: float | np.ndarray, start: int = 2, stop: int = 8000) -> None:
+    """The built-in table in steps of 2, its D_ell times `factor` (of each ell or one)."""
+    ell = np.arange(0, 8001, 2)
+    values = ell * (ell + 1) / (2 * np.pi) * tau_cl(8000)[ell] * factor
+    rows = np.column_stack([ell, values])[(ell >= start) & (ell <= stop)]
+    np.savetxt(path, rows, header="ell dl_tau", comments="", fmt="%.17g")
+
+
+@pytest.mark.parametrize("stop", [100, 300, 500, 8000])
+@pytest.mark.parametrize("factor", [1.1e-3, 1, 0.9e3])
+def test_tau_of_another_amplitude_is_read(factor, stop, tmp_path):
+    write_tau(path := tmp_path / "tau.txt", factor, stop=stop)
+    cl = tau_cl(8000, str(path))
+    # A parabola beside the cut and at the rise from 2 differs a little.
+    assert_allclose(cl[50 : stop - 1], factor * tau_cl(8000)[50 : stop - 1], rtol=1e-3)
+
+
+@pytest.mark.parametrize("stop", [100, 300, 500, 8000])
+def test_tau_as_c_ell_is_told_by_size(stop, tmp_path):
+    ell = np.arange(0, 8001, 2)
+    write_tau(path := tmp_path / "tau.txt", 2 * np.pi / (ell * (ell + 1)).clip(1), stop=stop)
+    at = min(stop, 500)
+    with pytest.raises(UserError) as error:
+        tau_cl(8000, str(path))
+    message = str(error.value)
+    assert message.startswith(f"{path}: expected 'dl_tau' of ")
+    assert f" at ell {at} (D_ell), found " in message
+    assert message.endswith(" (C_ell?)")
+    assert "\n" not in message
+    write_tau(path, 1e4, stop=stop)
+    with pytest.raises(UserError, match=rf"at ell {at} \(D_ell\), found [0-9.]+$"):
+        tau_cl(8000, str(path))
+
+
+def test_tau_without_the_multipoles_that_tell_is_read(tmp_path):
+    """Below ell 100 D_ell and C_ell are too much alike; above 500 models differ too much."""
+    write_tau(path := tmp_path / "tau.txt", 1e-4, stop=90)
+    assert tau_cl(200, str(path))[80] > 0
+    write_tau(path, 1e4, start=600)
+    assert tau_cl(1000, str(path))[700] > 0
+    write_tau(path, 0)
+    assert not tau_cl(1000, str(path)).any()
 
 
 def test_parameters_that_camb_refuses_are_one_line():

@@ -11,6 +11,15 @@ def generator(seed: int, *identity: str | int) -> np.random.Generator:
     Words enter by their CRC-32, which no interpreter's hash seed changes; numbers as they are.
     The length of the identity is part of the key, so ``("a",)`` and ``("a", 0)`` differ.
     """
-    key = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in identity]
-    sequence = np.random.SeedSequence(seed, spawn_key=(len(key), *key))
-    return np.random.Generator(np.random.PCG64DXSM(sequence))
+    return np.random.Generator(np.random.PCG64DXSM(_sequence(seed, identity)))
+
+
+def key(seed: int, *identity: str | int) -> tuple[int, int]:
+    """Two 32-bit words for what `identity` names, hashed in the same way."""
+    first, second = _sequence(seed, identity).generate_state(2)
+    return int(first), int(second)
+
+
+def _sequence(seed: int, identity: tuple[str | int, ...]) -> np.random.SeedSequence:
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in identity]
+    return np.random.SeedSequence(seed, spawn_key=(len(words), *words))

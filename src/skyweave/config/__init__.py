@@ -1,14 +1,24 @@
 """Settings: the models, and the one way to read a configuration."""
 
 from skyweave.config.base import Split
-from skyweave.config.cmb import CMB_FIELDS, CmbDataset, Cosmology, Effects, Grid, Spectra
+from skyweave.config.cmb import (
+    Channel,
+    CmbDataset,
+    Cosmology,
+    Effects,
+    Grid,
+    Range,
+    Spectra,
+    check_fields,
+    known_fields,
+)
 from skyweave.config.load import load, parse, read_yaml, require_files
 from skyweave.config.models import Config
 from skyweave.config.runs import Network, ReconstructionRun, Training
 from skyweave.config.sky import HealpixMap, Mask, Patches, SkyDataset
 
 __all__ = [
-    "CMB_FIELDS",
+    "Channel",
     "CmbDataset",
     "Config",
     "Cosmology",
@@ -18,11 +28,14 @@ __all__ = [
     "Mask",
     "Network",
     "Patches",
+    "Range",
     "ReconstructionRun",
     "SkyDataset",
     "Spectra",
     "Split",
     "Training",
+    "check_fields",
+    "known_fields",
     "load",
     "parse",
     "read_yaml",

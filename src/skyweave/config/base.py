@@ -1,16 +1,16 @@
 """What the sections of the settings are made of."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
-def distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+def distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse a value that is given twice."""
     if len(set(values)) < len(values):
         twice = next(value for value in values if values.count(value) > 1)
-        raise ValueError(f"expected each field once, found {twice!r} twice")
+        raise ValueError(f"expected each entry once, found {twice!r} twice")
     return values
 
 
@@ -22,6 +22,13 @@ def check_path(path: str | None, source: str, own: str) -> None:
         raise ValueError(f"path: expected `source: {own}` with it, found `source: {source}`")
 
 
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"expected number, found {value!r}")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_bool)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -40,10 +47,12 @@ class Settings(BaseModel):
         """Refuse what pydantic would turn into a number, but for ``1e-3``, text in YAML."""
         for name, value in values.items() if isinstance(values, Mapping) else ():
             kind = cls.model_fields[name].annotation if name in cls.model_fields else None
-            if (kind in (int, float) and isinstance(value, bool)) or (
-                kind is int and isinstance(value, str)
+            kinds = {getattr(one, "__origin__", one) for one in get_args(kind) or (kind,)}
+            kinds -= {type(None)}
+            if (kinds <= {int, float} and isinstance(value, bool)) or (
+                kinds == {int} and isinstance(value, str)
             ):
-                wanted = "integer" if kind is int else "number"
+                wanted = "integer" if kinds == {int} else "number"
                 raise ValueError(f"{name}: expected {wanted}, found {value!r}")
         return values
 

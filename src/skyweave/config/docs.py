@@ -115,7 +115,7 @@ def _type(field: FieldInfo) -> str:
 def _type_name(kind: Any) -> str:
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Literal:
-        return " | ".join(f"`{choice}`" for choice in arguments)
+        return " | ".join(f"`{_scalar(choice)}`" for choice in arguments)
     if origin is typing.Annotated:
         return _type_name(arguments[0])
     if origin in (typing.Union, types.UnionType):
@@ -137,4 +137,6 @@ def _default(field: FieldInfo) -> str:
     value = field.get_default(call_default_factory=True)
     if isinstance(value, BaseModel):
         return "see there"
+    if isinstance(value, Mapping) and any(isinstance(one, BaseModel) for one in value.values()):
+        return f"one, `{next(iter(value))}`"
     return "none" if value is None else f"`{_scalar(value)}`"

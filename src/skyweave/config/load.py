@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from skyweave.config.base import Settings
 from skyweave.config.models import Config
 from skyweave.errors import UserError
 
@@ -41,10 +42,10 @@ def parse(values: Any) -> Config:
 
 
 def _telling(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The first error; for a mapping where a name would also do, what is wrong in the mapping."""
+    """The first error; for a mapping where a name or a list would also do, what is wrong in it."""
     first = errors[0]
-    named = first["type"] == "literal_error" and isinstance(first["input"], Mapping)
-    return errors[1] if named and len(errors) > 1 else first
+    other = first["type"] in ("literal_error", "tuple_type")
+    return errors[1] if other and isinstance(first["input"], Mapping) and errors[1:] else first
 
 
 # In our words, what pydantic says in its own.
@@ -52,7 +53,7 @@ _EXPECTED = {
     "model_type": "a section with keys and values",
     "model_attributes_type": "a section with keys and values",
     "dict_type": "a section with keys and values",
-    "tuple_type": "a list, such as [q_obs, u_obs]",
+    "tuple_type": "a list, such as [a, b]",
     "too_short": "at least 1 entry",
     "string_pattern_mismatch": "a name of letters, digits, - and _, a letter first",
 }
@@ -68,7 +69,7 @@ def _one_line(error: Mapping[str, Any]) -> UserError:
     if len(parts) > 2 and parts[0] == "datasets" and parts[2] in _TAGS:
         del parts[2]
     parts = [part for part in parts if part not in _TAGS - {"cmb", "sky"}]
-    where = ".".join(part for part in parts if not part.startswith("literal["))
+    where = ".".join(part for part in parts if not part.startswith(("literal[", "function-after[")))
     kind, found = error["type"], _short(error["input"])
     if kind == "extra_forbidden":
         return UserError(where, "a known setting", f"unknown key {parts[-1]!r}")
@@ -99,10 +100,15 @@ def _short(value: Any) -> str:
 def require_files(config: Config) -> None:
     """Check that the user's own files are there; raises `UserError` naming the key."""
     for name, dataset in config.datasets.items():
-        section = "spectra" if dataset.kind == "cmb" else "map"
-        settings = getattr(dataset, section)
-        for key in ("path", "tau_path"):
-            path = getattr(settings, key, None)
-            if path is not None and not Path(path).is_file():
-                where = f"datasets.{name}.{section}.{key}"
-                raise UserError(where, "a file", f"nothing at {path!r}")
+        sections: dict[str, Settings]
+        if dataset.kind == "sky":
+            sections = {"map": dataset.map}
+        else:
+            sections = {f"channels.{each}": channel for each, channel in dataset.channels.items()}
+            sections["spectra"] = dataset.spectra
+        for section, settings in sections.items():
+            for key in ("path", "tau_path", "beam_path", "hits_path"):
+                path = getattr(settings, key, None)
+                if path is not None and not Path(path).is_file():
+                    where = f"datasets.{name}.{section}.{key}"
+                    raise UserError(where, "a file", f"nothing at {path!r}")

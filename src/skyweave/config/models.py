@@ -8,7 +8,15 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from skyweave.config.base import Name, Settings, Split
-from skyweave.config.cmb import CmbDataset, Cosmology, Effects, Grid, Spectra
+from skyweave.config.cmb import (
+    Channel,
+    CmbDataset,
+    Cosmology,
+    Effects,
+    Grid,
+    Range,
+    Spectra,
+)
 from skyweave.config.runs import Network, ReconstructionRun, Training
 from skyweave.config.sky import HealpixMap, Mask, Patches, SkyDataset
 
@@ -81,7 +89,7 @@ class Config(Settings):
 
 #: Every section, in the order of the reference page.
 SECTIONS: list[type[Settings]] = [
-    *(Config, CmbDataset, Spectra, Cosmology, Grid, Effects),
+    *(Config, CmbDataset, Spectra, Cosmology, Range, Grid, Effects, Channel),
     *(SkyDataset, HealpixMap, Mask, Patches, Split),
     *(ReconstructionRun, Network, Training),
 ]

@@ -22,14 +22,47 @@ class Training(Settings):
 
     epochs: Count = Field(500, description="Most passes over the training set.")
     batch: Count = Field(32, description="Patches a step.")
+    accumulate: Count = Field(
+        1,
+        description="Steps whose gradients are averaged for one update of the weights; "
+        "fewer at the end of a pass.",
+    )
     learning_rate: Positive = Field(0.001, description="Adam's learning rate at the start.")
+    schedule: Literal["plateau", "cosine"] = Field(
+        "plateau",
+        description="The learning rate falls when the validation loss stands still, or as half a "
+        "cosine to zero over all `epochs`; other `epochs` are then another training.",
+    )
+    warmup_updates: Annotated[int, Field(ge=0)] = Field(
+        0, description="Updates in which the learning rate rises from zero to its start."
+    )
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="Factor on the learning rate when the validation loss stands still."
     )
     plateau_patience: Count = Field(3, description="Epochs without a gain before that.")
     stop_patience: Count = Field(10, description="Epochs without a gain before training stops.")
+    clip_norm: Positive | None = Field(
+        None, description="Longest gradient, all weights together; longer ones are scaled to it."
+    )
+    precision: Literal["float32", "bfloat16", "auto"] = Field(
+        "float32",
+        description="Of the layers' arithmetic; `auto` is bfloat16 on a GPU that has it. Weights, "
+        "losses, batch statistics and last layers are float32 in any case.",
+    )
+    xla: Literal["auto", True, False] = Field(
+        "auto",
+        description="Compile steps by XLA; `auto`: with JAX, and on a GPU where operations need "
+        "not be deterministic.",
+    )
+    deterministic: Literal["auto", True, False] = Field(
+        "auto",
+        description="The same bits in each run; `auto`: on a CPU without `xla: true`.",
+    )
     save_minutes: Positive = Field(
         5.0, description="Longest time between saved states (one is always saved a pass)."
+    )
+    tensorboard: bool = Field(
+        False, description="Write losses for TensorBoard too, to `state/tensorboard` of the run."
     )
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
-from skyweave.config import Cosmology
+import numpy as np
+
+from skyweave.config import Cosmology, Range, Spectra
+from skyweave.seeds import generator
 
 if TYPE_CHECKING:
     import camb
@@ -24,11 +28,9 @@ NAMED = {
         r=0.0,
         YHe=0.24725,
         TCMB=2.7255,
+        halofit_version="takahashi",
     ),
 }
-
-#: Non-linear matter power of the sets that were published with another than today's model.
-HALOFIT = {"resunet_cmb_2013": "takahashi"}
 
 #: Effective number of neutrinos, that of both named sets.
 NNU = 3.046
@@ -38,12 +40,16 @@ NNU = 3.046
 LENSING_MARGIN = 2000
 
 
+def parameters_of(cosmology: str | Cosmology) -> Cosmology:
+    """The parameters themselves, of a name too."""
+    return NAMED[cosmology] if isinstance(cosmology, str) else cosmology
+
+
 def camb_parameters(cosmology: str | Cosmology, lmax: int) -> camb.CAMBparams:
     """Parameters with which CAMB's spectra hold up to `lmax` to 1 %, the lensed B among them."""
     import camb
 
-    values = NAMED[cosmology] if isinstance(cosmology, str) else cosmology
-    halofit = HALOFIT.get(cosmology, "mead2020") if isinstance(cosmology, str) else "mead2020"
+    values = parameters_of(cosmology)
     parameters = camb.CAMBparams()
     parameters.set_cosmology(
         H0=values.H0,
@@ -56,6 +62,7 @@ def camb_parameters(cosmology: str | Cosmology, lmax: int) -> camb.CAMBparams:
         tau=values.tau,
         YHe=values.YHe,
         TCMB=values.TCMB,
+        Alens=values.Alens,
     )
     parameters.InitPower.set_params(As=values.As, ns=values.ns, r=values.r)
     parameters.WantTensors = values.r > 0
@@ -63,5 +70,40 @@ def camb_parameters(cosmology: str | Cosmology, lmax: int) -> camb.CAMBparams:
     if values.r > 0:
         # Tensor power has fallen by 1e-4 from its recombination peak (ell 80) there.
         parameters.max_l_tensor, parameters.max_eta_k_tensor = 2000, 5000.0
-    parameters.NonLinearModel.set_params(halofit_version=halofit)
+    parameters.NonLinearModel.set_params(halofit_version=values.halofit_version)
     return parameters
+
+
+def points(settings: Spectra, seed: int) -> list[dict[str, float]]:
+    """The values of the varied parameters in each set that a realization may draw.
+
+    Classes alone are combined, each with each. With an interval there are `settings.points` sets, a
+    Latin hypercube: each interval is cut into as many equal parts, each part used once, and each
+    class as often as the others. Without anything varied there is one set of no values.
+    """
+    vary = settings.vary
+    classes = [values for values in vary.values() if not isinstance(values, Range)]
+    if len(classes) == len(vary):
+        return [dict(zip(vary, each, strict=True)) for each in itertools.product(*classes)]
+    count = settings.points
+    columns = {}
+    for name, values in vary.items():
+        # Without the dataset's name: datasets with the same intervals share their spectra.
+        random = generator(seed, "cosmology", name)
+        order = random.permutation(count)
+        if isinstance(values, Range):
+            inside = (order + random.random(count)) / count
+            columns[name] = values.low + (values.high - values.low) * inside
+        else:
+            columns[name] = np.asarray(values)[order % len(values)]
+    return [
+        {name: float(column[index]) for name, column in columns.items()} for index in range(count)
+    ]
+
+
+def at_point(settings: Spectra, values: dict[str, float]) -> Spectra:
+    """Settings of one set of parameters, nothing left to vary."""
+    if not settings.vary:
+        return settings
+    cosmology = parameters_of(settings.cosmology).model_copy(update=values)
+    return settings.model_copy(update={"cosmology": cosmology, "vary": {}})

@@ -1,187 +1,236 @@
 """Simulated CMB patches: the primordial sky, its way to the observer, and the truth beside it.
 
-Order, as in arXiv:2101.01214: Gaussian T, Q, U of the unlensed spectra, times exp(-tau), displaced
-by ∇phi, smoothed with the beam, white noise, taper on every map (truth included), E and B of
-the tapered Q and U. Down to the beam this may happen on a finer grid (`oversample`).
+Order, as in arXiv:2101.01214 and 2109.09715: Gaussian T, Q, U of the unlensed spectra, rotation of
+the polarization, times exp(-tau), displaced by ∇phi, smoothed with the beam, noise, taper on every
+map (truth included), E and B of the tapered Q and U. Down to the beam this may happen on a larger
+area and a finer grid than the patch's, or on the full, curved sky.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 
 from skyweave import config
-from skyweave.config import CMB_FIELDS
-from skyweave.errors import UserError
-from skyweave.flat.fourier import coarsen, inverse
+from skyweave.flat.fourier import coarsen
 from skyweave.flat.grid import PatchGrid
-from skyweave.flat.polarization import qu_to_eb, rotate_to_qu
+from skyweave.flat.polarization import qu_to_eb
+from skyweave.flat.spline import Displacer
 from skyweave.flat.taper import cosine_taper
-from skyweave.seeds import generator
-from skyweave.simulation import effects as act
-from skyweave.simulation.gaussian import correlated_modes, white_modes
-from skyweave.simulation.spectra import SpectraTable
+from skyweave.seeds import generator, key
+from skyweave.simulation.curved import places, simulate_sky
+from skyweave.simulation.effects import rotation_cl
+from skyweave.simulation.flat_sky import FlatSky
+from skyweave.simulation.instrument import Area, Instrument
+from skyweave.simulation.normals import Normals
+from skyweave.simulation.spectra import UNLENSED, SpectraTable
 
-#: Unit of each field.
-UNITS = {name: "" if name in ("kappa", "tau") else "uK_CMB" for name in CMB_FIELDS}
+#: Sets of modes' amplitudes that are kept, where realizations differ in cosmology.
+_KEPT = 16
 
 
-@dataclass(frozen=True)
-class _Scene:
-    """What the realizations of a dataset share, and the identity of their draws."""
+def unit(field: str) -> str:
+    """Unit of a field of a simulated dataset."""
+    return {"kappa": "", "tau": "", "alpha": "rad"}.get(field, "uK_CMB")
 
-    grid: PatchGrid
-    #: The grid on which screen, lensing and beam act.
-    fine: PatchGrid
-    effects: config.Effects
-    spectra: dict[str, np.ndarray]
-    taper: np.ndarray
-    seed: int
-    dataset: str
-    fields: frozenset[str]
 
-    def random(self, realization: int, component: str) -> np.random.Generator:
-        return generator(self.seed, self.dataset, realization, component)
+class Simulator:
+    """Simulates the realizations of a dataset, one by one.
 
-    def modes(self, realization: int, component: str, spectrum: str) -> np.ndarray:
-        white = white_modes(self.random(realization, component), self.fine)
-        return white * np.sqrt(self.spectra[spectrum])
+    `tables` holds the spectra of each set of cosmological parameters, or their files, which are
+    read when they are wanted; a realization draws one of them. Every draw is keyed by (seed,
+    dataset, realization or sky, component): a realization has the same bytes whatever others and
+    whatever fields are asked for. `hfi` is the instrument model that Planck HFI's beams are read
+    from. Raises `UserError` for an unknown field, one whose effect is switched off, and a broken
+    file of a channel.
+    """
 
-    def wants(self, *names: str) -> bool:
-        return not self.fields.isdisjoint(names)
+    def __init__(
+        self,
+        tables: Sequence[SpectraTable | str | Path],
+        grid: config.Grid,
+        effects: config.Effects,
+        channels: Mapping[str, config.Channel],
+        *,
+        seed: int,
+        dataset: str,
+        fields: Sequence[str],
+        hfi: str | Path | None = None,
+    ) -> None:
+        config.check_fields(fields, effects, channels)
+        self.fields = tuple(fields)
+        self._tables, self._settings, self._effects = tables, grid, effects
+        self._seed, self._dataset = seed, dataset
+        self._patch_key, self._sky_key = key(seed, dataset), key(seed, dataset, "sky")
+        self._grid = PatchGrid(grid.size_deg, grid.pixels)
+        self._area = Area.around(self._grid, grid.margin, grid.oversample)
+        self._instrument = Instrument(channels, self._area, hfi)
+        self._taper = cosine_taper(self._grid, effects.taper_deg)
+        self._displacers: dict[int, Displacer] = {}
+        self._places = places(grid.patches_per_sky) if grid.sky == "curved" else None
+        self._skies = lru_cache(maxsize=_KEPT)(self._flat_sky)
+        self._needed = _needed(fields, channels)
+        self._observed = _with_qu(fields)
+
+    def realize(self, realizations: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        """The fields of each of `realizations`, in their order, (y, x) float32.
+
+        T, Q, U, E and B are in µK, kappa and tau without unit, alpha in radians (`unit`). E of the
+        primordial sky is that of the tapered primordial Q and U, as in the published set.
+        """
+        for realization, maps in self._maps([int(number) for number in realizations]):
+            patch = self._observe(realization, maps)
+            yield {name: patch[name].astype(np.float32) for name in self.fields}
+
+    def is_null(self, realization: int) -> bool:
+        """Whether this realization has no rotation, tau and kappa (`effects.null_fraction`)."""
+        share = self._effects.null_fraction
+        return share > 0 and bool(self._random(realization, "null").random() < share)
+
+    def point(self, realization: int) -> int:
+        """Which of the tables this realization is drawn from; one for a whole curved sky."""
+        if len(self._tables) == 1:
+            return 0
+        who = ("sky", self._sky(realization)) if self._curved else (realization,)
+        return int(self._random(*who, "cosmology").integers(len(self._tables)))
+
+    def place(self, realization: int) -> tuple[float, float] | None:
+        """Longitude and latitude (degrees) of a patch of the curved sky, None on a flat one."""
+        if self._places is None:
+            return None
+        lon, lat = self._places
+        index = realization % self._settings.patches_per_sky
+        return float(lon[index]), float(lat[index])
+
+    @property
+    def _curved(self) -> bool:
+        return self._settings.sky == "curved"
+
+    def _sky(self, realization: int) -> int:
+        return realization // self._settings.patches_per_sky
+
+    def _random(self, *identity: str | int) -> np.random.Generator:
+        return generator(self._seed, self._dataset, *identity)
+
+    def _maps(self, realizations: Sequence[int]) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Each realization with the maps of `_needed` on the area."""
+        if self._curved:
+            for sky, members in groupby(realizations, self._sky):
+                yield from self._curved_maps(sky, list(members))
+            return
+        for realization in realizations:
+            random = partial(Normals, self._patch_key, realization)
+            null = self.is_null(realization)
+            yield (
+                realization,
+                self._skies(self.point(realization)).maps(random, self._needed, null=null),
+            )
+
+    def _curved_maps(
+        self, sky: int, members: Sequence[int]
+    ) -> Iterator[tuple[int, dict[str, np.ndarray]]]:
+        """Patches of one sky. All its places are always computed: how many points a transform
+        is asked for decides its rounding."""
+        assert self._places is not None
+        count = self._settings.patches_per_sky
+        first = sky * count
+        maps = simulate_sky(
+            self._cl(self.point(first), lmax=int(self._grid.ell_nyquist)),
+            *self._places,
+            self._area.fine,
+            partial(Normals, self._sky_key, sky),
+            rotation=np.deg2rad(self._effects.rotation_deg),
+            null=np.array([self.is_null(first + index) for index in range(count)]),
+            fields=self._needed,
+        )
+        for realization in members:
+            yield realization, {name: stack[realization - first] for name, stack in maps.items()}
+
+    def _flat_sky(self, point: int) -> FlatSky:
+        return FlatSky(
+            self._cl(point),
+            self._area.fine,
+            rotation=np.deg2rad(self._effects.rotation_deg),
+            displacers=self._displacers,
+        )
+
+    def _cl(self, point: int, lmax: int | None = None) -> dict[str, np.ndarray]:
+        """Spectra of the primordial fields and of those effects that act."""
+        effects, table = self._effects, self._tables[point]
+        if not isinstance(table, SpectraTable):
+            table = SpectraTable.read(table)
+        cl = {name: table.cl[name] for name in UNLENSED}
+        cl["alphaalpha"] = rotation_cl(effects.rotation_amplitude, table.lmax)
+        acts = {"kk": effects.lensing, "tautau": effects.reionization}
+        acts["alphaalpha"] = effects.rotation_amplitude > 0
+        stop = None if lmax is None else lmax + 1
+        return {name: values[:stop] for name, values in cl.items() if acts.get(name, True)}
+
+    def _observe(self, realization: int, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The patch's fields, (y, x) float64, tapered."""
+        area = self._area
+        patch = {
+            name: area.cut(coarsen(map_, area.fine, area.coarse))
+            for name, map_ in maps.items()
+            if not name.endswith("_sky")
+        }
+        sky = {name[0]: map_ for name, map_ in maps.items() if name.endswith("_sky")}
+        random = partial(Normals, self._patch_key, realization)
+        patch |= self._instrument.observe(sky, random, self._observed)
+        patch = {name: map_ * self._taper for name, map_ in patch.items()}
+        for name in {field[2:] for field in self.fields if field[:2] in ("e_", "b_")}:
+            patch[f"e_{name}"], patch[f"b_{name}"] = qu_to_eb(
+                patch[f"q_{name}"], patch[f"u_{name}"], self._grid
+            )
+        return patch
 
 
 def simulate(
-    table: SpectraTable,
-    grid_settings: config.Grid,
+    tables: Sequence[SpectraTable],
+    grid: config.Grid,
     effects: config.Effects,
+    channels: Mapping[str, config.Channel] | None = None,
     *,
     seed: int,
     dataset: str,
     realizations: Sequence[int],
     fields: Sequence[str],
+    hfi: str | Path | None = None,
 ) -> dict[str, np.ndarray]:
-    """Simulate patches; returns each of `fields` as (len(realizations), y, x) float32.
+    """All `realizations` in memory: each of `fields` as (len(realizations), y, x) float32.
 
-    T, Q, U, E and B are in µK, kappa and tau without unit (`UNITS`). `e_prim` is E of the tapered
-    primordial Q and U, as in the published set. Every draw is keyed by
-    (seed, dataset, realization, component): a realization has the same bytes whatever others and
-    whatever fields are asked for. Raises `UserError` for an unknown field or one whose effect is
-    switched off.
+    See `Simulator`; without `channels` there is one, "obs", with neither beam nor noise.
     """
-    for name in fields:
-        if name not in CMB_FIELDS:
-            raise UserError("fields", f"one of {', '.join(CMB_FIELDS)}", repr(name))
-        effect = CMB_FIELDS[name]
-        if effect and not getattr(effects, effect):
-            raise UserError("fields", f"`effects.{effect}: true` for {name!r}", "false")
-    grid = PatchGrid(grid_settings.size_deg, grid_settings.pixels)
-    fine = PatchGrid(grid_settings.size_deg, grid_settings.pixels * grid_settings.oversample)
-    scene = _Scene(
-        grid=grid,
-        fine=fine,
-        effects=effects,
-        spectra={
-            name: table.on_modes(name, fine) for name in ("tt", "ee", "bb", "te", "kk", "tautau")
-        },
-        taper=cosine_taper(grid, effects.taper_deg),
+    simulator = Simulator(
+        tables,
+        grid,
+        effects,
+        channels or {"obs": config.Channel()},
         seed=seed,
         dataset=dataset,
-        fields=frozenset(fields),
+        fields=fields,
+        hfi=hfi,
     )
-    shape = (len(realizations), grid.pixels, grid.pixels)
-    maps = {name: np.empty(shape, dtype=np.float32) for name in fields}
-    for index, realization in enumerate(realizations):
-        patch = _realize(scene, int(realization))
+    maps = {
+        name: np.empty((len(realizations), grid.pixels, grid.pixels), np.float32) for name in fields
+    }
+    for index, patch in enumerate(simulator.realize(realizations)):
         for name, stack in maps.items():
             stack[index] = patch[name]
     return maps
 
 
-def is_null(effects: config.Effects, *, seed: int, dataset: str, realization: int) -> bool:
-    """Whether tau and kappa of this realization are zero (a share `effects.null_fraction`)."""
-    draw = generator(seed, dataset, realization, "null").random()
-    return bool(draw < effects.null_fraction)
+def _with_qu(fields: Collection[str]) -> set[str]:
+    """The fields, with the Q and U that an E or B among them is made of."""
+    made = {f"{s}_{field[2:]}" for field in fields if field[:2] in ("e_", "b_") for s in "qu"}
+    return made | set(fields)
 
 
-def _realize(scene: _Scene, realization: int) -> dict[str, np.ndarray]:
-    """The wanted fields of one realization, (y, x) float64, tapered."""
-    e_modes = scene.modes(realization, "e", "ee")
-    primordial = _primordial(scene, realization, e_modes)
-    kappa_modes, tau = _structure(scene, realization)
-    patch = {f"{name}_prim": map_ for name, map_ in primordial.items()}
-    if scene.wants("kappa") and kappa_modes is not None:
-        patch["kappa"] = inverse(kappa_modes, scene.fine)
-    if scene.wants("tau") and tau is not None:
-        patch["tau"] = tau
-    patch = {name: coarsen(map_, scene.fine, scene.grid) for name, map_ in patch.items()}
-    observed = [
-        name
-        for name in primordial
-        if scene.wants(f"{name}_obs") or (name in "qu" and scene.wants("e_obs", "b_obs"))
-    ]
-    patch |= _observe(scene, realization, {n: primordial[n] for n in observed}, kappa_modes, tau)
-    patch = {name: map_ * scene.taper for name, map_ in patch.items()}
-    if scene.wants("e_obs", "b_obs"):
-        patch["e_obs"], patch["b_obs"] = qu_to_eb(patch["q_obs"], patch["u_obs"], scene.grid)
-    if scene.wants("e_prim"):
-        patch["e_prim"], _ = qu_to_eb(patch["q_prim"], patch["u_prim"], scene.grid)
-    return patch
-
-
-def _primordial(scene: _Scene, realization: int, e_modes: np.ndarray) -> dict[str, np.ndarray]:
-    """Primordial maps that the wanted fields need, of "t", "q" and "u"."""
-    maps = {}
-    if scene.wants("t_prim", "t_obs"):
-        white = white_modes(scene.random(realization, "t"), scene.fine)
-        ee, tt, te = (scene.spectra[name] for name in ("ee", "tt", "te"))
-        maps["t"] = inverse(correlated_modes(e_modes, white, ee, tt, te), scene.fine)
-    if scene.wants("e_prim", "q_prim", "u_prim", "q_obs", "u_obs", "e_obs", "b_obs"):
-        b_modes = np.zeros_like(e_modes)
-        if scene.spectra["bb"].any():
-            b_modes = scene.modes(realization, "b", "bb")
-        q_modes, u_modes = rotate_to_qu(e_modes, b_modes, scene.fine)
-        maps["q"], maps["u"] = inverse(q_modes, scene.fine), inverse(u_modes, scene.fine)
-    return maps
-
-
-def _structure(scene: _Scene, realization: int) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Modes of kappa and map of tau, untapered; None for an effect that is switched off."""
-    effects, kappa_modes, tau = scene.effects, None, None
-    share = 1.0
-    if is_null(effects, seed=scene.seed, dataset=scene.dataset, realization=realization):
-        share = 0.0
-    if effects.lensing:
-        kappa_modes = share * scene.modes(realization, "kappa", "kk")
-    if effects.reionization:
-        tau = inverse(share * scene.modes(realization, "tau", "tautau"), scene.fine)
-    return kappa_modes, tau
-
-
-def _observe(
-    scene: _Scene,
-    realization: int,
-    maps: dict[str, np.ndarray],
-    kappa_modes: np.ndarray | None,
-    tau: np.ndarray | None,
-) -> dict[str, np.ndarray]:
-    """Observed maps "t_obs", … of primordial maps "t", …, before the taper."""
-    effects, fine = scene.effects, scene.fine
-    shift = None
-    if maps and kappa_modes is not None and kappa_modes.any():
-        shift = [part / fine.pixel_rad for part in act.deflection(kappa_modes, fine)]
-    observed = {}
-    for name, primordial in maps.items():
-        sky = primordial if tau is None else act.screen(primordial, tau)
-        if shift is not None:
-            sky = act.displace(sky, *shift)
-        if effects.beam_arcmin > 0:
-            sky = act.smooth(sky, effects.beam_arcmin, fine)
-        sky = coarsen(sky, fine, scene.grid)
-        if effects.noise_uk_arcmin > 0:
-            level = effects.noise_uk_arcmin * (1 if name == "t" else np.sqrt(2))
-            sky = sky + act.white_noise(
-                scene.random(realization, f"noise_{name}"), level, scene.grid
-            )
-        observed[f"{name}_obs"] = sky
-    return observed
+def _needed(fields: Collection[str], channels: Mapping[str, config.Channel]) -> tuple[str, ...]:
+    """What `fields` need of the sky: maps of `FlatSky.maps` and `simulate_sky`."""
+    wanted = _with_qu(fields)
+    every = [f"{s}_prim" for s in "tqu"] + ["kappa", "tau", "alpha"]
+    seen = [f"{s}_sky" for s in "tqu" if any(f"{s}_{name}" in wanted for name in channels)]
+    return (*(name for name in every if name in wanted), *seen)

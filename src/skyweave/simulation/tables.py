@@ -11,6 +11,17 @@ from skyweave.errors import UserError
 COLUMNS = ("dl_tt", "dl_ee", "dl_bb", "dl_te", "dl_kk")
 LENSED_COLUMNS = ("dl_lensed_tt", "dl_lensed_ee", "dl_lensed_bb", "dl_lensed_te")
 
+#: Least and most D_ell (T and E in µK²) at the multipole of `judged_at`. In LCDM tt lies between
+#: 1.7e3 and 6e3 there, ee between 0.6 and 22 and kk between 2e-4 and 1.3e-3; C_ell of the same
+#: sky is below 2, 1e-3 and 2e-7, and K² is 1e12 smaller.
+SIZES = {
+    "dl_tt": (10.0, 1e6),
+    "dl_ee": (0.02, 1e4),
+    "dl_kk": (1e-5, 1.0),
+    "dl_lensed_tt": (10.0, 1e6),
+    "dl_lensed_ee": (0.02, 1e4),
+}
+
 
 def read_columns(
     path: str | Path,
@@ -65,7 +76,8 @@ def read_spectra(path: str | Path, lmax: int) -> dict[str, np.ndarray]:
     Columns ``ell dl_tt dl_ee dl_bb dl_te dl_kk`` and, if present, ``dl_lensed_tt``, …; all are
     D_ell = ell(ell+1)C_ell/2pi, kappa's too. A table in steps of more than one multipole is
     interpolated (monotone cubic). Raises `UserError` as `read_columns` does, and when the table
-    starts above 2, ends below `lmax`, or has |TE|² > TT·EE.
+    starts above 2, ends below `lmax`, holds C_ell or another unit by its size, or has
+    |TE|² > TT·EE.
     """
     positive = [name for name in (*COLUMNS, *LENSED_COLUMNS) if not name.endswith("te")]
     columns = read_columns(path, ("ell", *COLUMNS), optional=LENSED_COLUMNS, positive=positive)
@@ -74,6 +86,11 @@ def read_spectra(path: str | Path, lmax: int) -> dict[str, np.ndarray]:
         raise UserError(path, "'ell' to start at 2 or below", f"{ell[0]:g}")
     if ell[-1] < lmax:
         raise UserError(path, f"'ell' up to spectra.lmax ({lmax}) at least", f"{ell[-1]:g}")
+    if (at := judged_at(ell)) is not None:
+        for name, size in SIZES.items():
+            unit = "" if name == "dl_kk" else "µK²"
+            if name in columns:
+                check_size(path, name, at, np.interp(at, ell, columns[name]), size, unit)
     excess = columns["dl_te"] ** 2 > columns["dl_tt"] * columns["dl_ee"] * (1 + 1e-9)
     if excess.any():
         where = f"more at ell {ell[np.argmax(excess)]:g}"
@@ -85,6 +102,35 @@ def read_spectra(path: str | Path, lmax: int) -> dict[str, np.ndarray]:
         spectra[name.removeprefix("dl_")] = cl = np.zeros(lmax + 1)
         cl[2:] = PchipInterpolator(ell, dl)(every) * factor
     return spectra
+
+
+def judged_at(ell: np.ndarray) -> float | None:
+    """Multipole at which a table's size tells D_ell from C_ell: 500, or where it ends below.
+
+    None for a table that ends below 100, where the two are too much alike, or starts above 500.
+    """
+    at = min(500.0, ell[-1])
+    return at if at >= max(100.0, ell[0]) else None
+
+
+def check_size(
+    path: str | Path, name: str, at: float, dl: float, size: tuple[float, float], unit: str = ""
+) -> None:
+    """Raise `UserError` where `dl`, a column's value at ell `at`, is outside `size` and not zero.
+
+    The message says what would be inside as D_ell: C_ell or, of a column in µK² (`unit`), K².
+    """
+    least, most = size
+    if dl == 0 or least <= dl <= most:
+        return
+    to_dl = at * (at + 1) / (2 * np.pi)
+    slips = {"C_ell": to_dl}
+    if unit == "µK²":
+        slips |= {"K²": 1e12, "C_ell in K²": 1e12 * to_dl}
+    hint = next((f" ({slip}?)" for slip in slips if least <= dl * slips[slip] <= most), "")
+    kind = f"D_ell in {unit}" if unit else "D_ell"
+    expected = f"{name!r} of {least:.3g} to {most:.3g} at ell {at:g} ({kind})"
+    raise UserError(path, expected, f"{dl:.3g}{hint}")
 
 
 def _lines(path: str | Path) -> list[tuple[int, list[str]]]:

