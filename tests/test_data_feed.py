@@ -131,6 +131,15 @@ def test_validation_sees_each_realization_once(shards, normalization):
     np.testing.assert_array_equal(values, expected)
 
 
+def test_numbers_are_those_of_the_batch(shards, normalization):
+    source = feed(shards, normalization)
+    for epoch, batches in ((2, source.epoch(2)), (None, source.in_order())):
+        for step, (_, y) in enumerate(batches):
+            numbers = source.numbers(epoch, step)
+            expected = normalization.apply("kappa", shards.read("kappa", numbers))
+            np.testing.assert_array_equal(y["kappa"][..., 0], expected)
+
+
 def test_fingerprint_follows_the_data(shards, normalization, tmp_path):
     (tmp_path / "other").mkdir()
     known = feed(shards, normalization).fingerprint

@@ -1,13 +1,15 @@
 """Shards are whole or absent, and a reader trusts nothing."""
 
 import os
+import time
+import weakref
 from contextlib import closing
 
 import h5py
 import numpy as np
 import pytest
 
-from skyweave.data.shards import ShardSet, write_shard
+from skyweave.data.shards import ShardSet, stream_shard, write_shard
 from skyweave.errors import UserError
 
 UNITS = {"q_obs": "uK_CMB", "kappa": ""}
@@ -47,7 +49,11 @@ def test_what_is_written_is_read(tmp_path):
 
 
 def test_same_maps_same_bytes(tmp_path):
-    first, second = write(tmp_path / "a.h5", [1, 2]), write(tmp_path / "b.h5", [1, 2])
+    """Of the whole file: it keeps no time, which HDF5 counts in seconds."""
+    labels = {"ns": np.array([0.9, 1.0])}
+    first = write(tmp_path / "a.h5", [1, 2], labels=labels)
+    time.sleep(1.1)
+    second = write(tmp_path / "b.h5", [1, 2], labels=labels)
     assert first.read_bytes() == second.read_bytes()
 
 
@@ -178,3 +184,120 @@ def test_asking_for_what_is_not_there(tmp_path):
         shards.read("kappa", [1, 3])
     with pytest.raises(UserError, match="at least one file"):
         ShardSet([])
+
+
+def stream(path, patches, numbers=(1, 2), **changes):
+    arguments = {
+        "fields": ("q_obs", "kappa"),
+        "realizations": numbers,
+        "pixels": 16,
+        "size_deg": 5.0,
+        "units": UNITS,
+        "provenance": PROVENANCE,
+    }
+    stream_shard(path, patches, **(arguments | changes))
+
+
+def one_by_one(numbers):
+    """The maps of `maps`, patch by patch, with a field that nobody asked for."""
+    for number in numbers:
+        yield {name: stack[0] for name, stack in maps([number]).items()} | {"tau": None}
+
+
+def test_a_stream_writes_the_bytes_of_whole_arrays(tmp_path):
+    labels = {"ns": np.array([0.9, 1.0]), "null": np.array([True, False])}
+    whole = write(tmp_path / "whole.h5", [1, 2], labels=labels)
+    stream(tmp_path / "stream.h5", one_by_one([1, 2]), labels=labels)
+    assert (tmp_path / "stream.h5").read_bytes() == whole.read_bytes()
+
+
+def test_a_stream_is_not_gathered(tmp_path):
+    """A patch is asked for when the one before it is in the file, and is then forgotten."""
+    alive = []
+
+    def patches():
+        for patch in one_by_one(range(5)):
+            assert sum(reference() is not None for reference in alive) <= 1
+            alive.append(weakref.ref(patch["q_obs"]))
+            yield patch
+            del patch
+
+    stream(tmp_path / "a.h5", patches(), range(5))
+    assert len(alive) == 5
+
+
+def test_labels_come_back_in_the_order_of_realizations(tmp_path):
+    """Shards and their realizations in any order: each label goes with its own."""
+    paths = []
+    for name, numbers in {"b": [7, 3], "a": [0, 5], "c": [4]}.items():
+        number = np.array(numbers)
+        labels = {"ns": 0.9 + 0.01 * number, "null": number % 2}
+        paths.append(write(tmp_path / f"{name}.h5", numbers, labels=labels))
+    with closing(ShardSet(paths)) as shards:
+        assert shards.realizations.tolist() == [0, 3, 4, 5, 7]
+        assert set(shards.labels) == {"ns", "null"}
+        np.testing.assert_array_equal(shards.labels["ns"], 0.9 + 0.01 * shards.realizations)
+        assert shards.labels["null"].tolist() == [0, 1, 0, 1, 1]
+        assert shards.labels["null"].dtype == np.float64
+        assert shards.fields == ("kappa", "q_obs")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ({"r": np.array([0.1])}, r"the labels of .*first\.h5 \(ns\), found r"),
+        ({"ns": np.array([1.0]), "r": np.array([0.1])}, r"\(ns\), found ns, r"),
+        (None, r"\(ns\), found none"),
+    ],
+)
+def test_shards_with_other_labels_do_not_mix(tmp_path, labels, message):
+    first = write(tmp_path / "first.h5", [1, 2], labels={"ns": np.array([0.9, 1.0])})
+    second = write(tmp_path / "second.h5", [7], labels=labels)
+    with pytest.raises(UserError, match=message) as error:
+        ShardSet([first, second])
+    assert error.value.where == str(second)
+
+
+def test_a_shard_with_a_label_too_short_is_refused(tmp_path):
+    path = write(tmp_path / "a.h5", [1, 2], labels={"ns": np.array([0.9, 1.0])})
+    with h5py.File(path, "a") as handle:
+        del handle["labels/ns"]
+        handle["labels/ns"] = [0.9]
+    with pytest.raises(UserError, match=r"label 'ns' for each realization, found \(1,\)"):
+        ShardSet([path])
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "message"),
+    [
+        ([1], {}, "2 realizations, found 1"),
+        ([1, 2, 3], {}, "2 realizations, found more"),
+        ([], {}, "2 realizations, found 0"),
+        ([1, 2], {"pixels": 8}, r"'kappa' of \(8, 8\) pixels, found \(16, 16\)"),
+        ([1, np.inf], {}, "realization 2"),
+        ([1, 2], {"labels": {"ns": np.ones(3)}}, r"label 'ns' .*, found \(3,\)"),
+        ([1, 2], {"units": {"kappa": ""}}, "a unit for 'q_obs'"),
+        ([1, 2], {"fields": ()}, "at least one field"),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True], ids=["new", "over an old one"])
+def test_a_stream_that_does_not_fit_leaves_nothing(tmp_path, given, changes, message, there):
+    path = tmp_path / "a.h5"
+    before = write(path, [8, 9]).read_bytes() if there else None
+    with pytest.raises(UserError, match=message) as error:
+        stream(path, one_by_one(given), **changes)
+    assert error.value.where == str(path)
+    assert list(tmp_path.iterdir()) == ([path] if there else [])
+    assert before is None or path.read_bytes() == before
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_in_the_middle_leaves_nothing(tmp_path, kind):
+    def patches():
+        yield from one_by_one([1])
+        assert list(tmp_path.glob(".a.*.h5"))
+        raise kind("the second patch fails")
+
+    with pytest.raises(kind, match="second patch"):
+        stream(tmp_path / "a.h5", patches())
+    assert not list(tmp_path.iterdir())

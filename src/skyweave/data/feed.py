@@ -81,17 +81,24 @@ class BatchFeed:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, … of an epoch, each of the full size."""
-        order = seeds.generator(self.seed, *self.identity, "order", epoch).permutation(
-            self.realizations.size
-        )
-        rows = order[: self.steps * self.batch].reshape(self.steps, self.batch)
-        return _ahead(self._batch, rows[start:])
+        return _ahead(self._batch, self._rows(epoch)[start:])
 
     def in_order(self, start: int = 0) -> Iterator[Batch]:
         """Every realization once, ascending, from batch `start` on; the last may be smaller."""
-        rows = np.arange(self.realizations.size)
-        first = range(start * self.batch, rows.size, self.batch)
-        return _ahead(self._batch, (rows[at : at + self.batch] for at in first))
+        return _ahead(self._batch, self._rows(None)[start:])
+
+    def numbers(self, epoch: int | None, step: int) -> np.ndarray:
+        """Realizations of a batch of an epoch, or of `in_order` with None, in its order."""
+        return self.realizations[self._rows(epoch)[step]]
+
+    def _rows(self, epoch: int | None) -> Sequence[np.ndarray]:
+        """The places among `realizations` that make each batch."""
+        count = self.realizations.size
+        if epoch is None:
+            rows = np.arange(count)
+            return [rows[at : at + self.batch] for at in range(0, count, self.batch)]
+        order = seeds.generator(self.seed, *self.identity, "order", epoch).permutation(count)
+        return list(order[: self.steps * self.batch].reshape(self.steps, self.batch))
 
     def _batch(self, rows: np.ndarray) -> Batch:
         channels = [self._maps(name, rows) for name in self.inputs]

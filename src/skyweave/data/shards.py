@@ -17,6 +17,7 @@ from skyweave.flat.grid import PatchGrid
 
 FORMAT = "skyweave shard 1"
 REALIZATIONS = "realizations"
+LABELS = "labels"
 
 
 def write_shard(
@@ -27,19 +28,56 @@ def write_shard(
     size_deg: float,
     units: Mapping[str, str],
     provenance: Mapping[str, Any],
+    labels: Mapping[str, np.ndarray] | None = None,
 ) -> None:
-    """Write one shard, whole or not at all; the same arguments give the same bytes.
-
-    `fields` holds arrays (n, y, x) in `units`, kept as float32; `realizations` holds their n
-    numbers; `provenance` is what made them (seed, dataset, settings), the same for all shards of
-    a dataset. Each map is a chunk with a checksum.
+    """Write arrays (n, y, x) of `fields` as one shard: `stream_shard` of maps in memory.
 
     Raises `UserError` naming `path` for arrays that do not fit each other or are not finite.
     """
     numbers = np.asarray(realizations, dtype=np.int64)
-    arrays = {name: np.asarray(maps, dtype=np.float32) for name, maps in fields.items()}
-    pixels = _check_arrays(path, arrays, numbers, units)
-    with files.atomic(path) as temporary, h5py.File(temporary, "w", libver="latest") as handle:
+    arrays = {name: np.asarray(maps) for name, maps in fields.items()}
+    pixels = next(iter(arrays.values())).shape[-1] if arrays else 0
+    for name, maps in arrays.items():
+        expected = (numbers.size, pixels, pixels)
+        if maps.shape != expected:
+            raise UserError(path, f"{name!r} of shape {expected}", maps.shape)
+    stream_shard(
+        path,
+        ({name: maps[row] for name, maps in arrays.items()} for row in range(numbers.size)),
+        fields=tuple(arrays),
+        realizations=numbers,
+        pixels=pixels,
+        size_deg=size_deg,
+        units=units,
+        provenance=provenance,
+        labels=labels,
+    )
+
+
+def stream_shard(
+    path: str | os.PathLike,
+    patches: Iterable[Mapping[str, np.ndarray]],
+    *,
+    fields: Sequence[str],
+    realizations: Sequence[int] | np.ndarray,
+    pixels: int,
+    size_deg: float,
+    units: Mapping[str, str],
+    provenance: Mapping[str, Any],
+    labels: Mapping[str, np.ndarray] | None = None,
+) -> None:
+    """Write one shard, map by map, whole or not at all; the same arguments give the same bytes.
+
+    `patches` gives the maps (y, x) of `fields` for each of the n `realizations`, in `units`, kept
+    as float32; no more than one is in memory. `provenance` is what made them (seed, dataset,
+    settings), the same for all shards of a dataset; `labels` are numbers (n,) that go with the
+    realizations. Each map is a chunk with a checksum.
+
+    Raises `UserError` naming `path` for maps that do not fit or are not finite.
+    """
+    numbers = np.asarray(realizations, dtype=np.int64)
+    _check_heads(path, fields, numbers, units, labels or {})
+    with files.atomic(path) as temporary, _timeless(temporary) as handle:
         handle.attrs["format"] = FORMAT
         handle.attrs["size_deg"] = float(size_deg)
         handle.attrs["pixels"] = pixels
@@ -48,40 +86,77 @@ def write_shard(
             files.versions("numpy", "scipy", "camb", "pixell", "healpy", "ducc0", "h5py")
         )
         handle.create_dataset(REALIZATIONS, data=numbers, track_times=False)
-        for name in sorted(arrays):
-            stored = handle.create_dataset(
+        if labels:
+            group = _timeless_group(handle, LABELS)
+            for name in sorted(labels):
+                values = np.asarray(labels[name], dtype=np.float64)
+                group.create_dataset(name, data=values, track_times=False)
+        stored = {}
+        for name in sorted(fields):
+            stored[name] = handle.create_dataset(
                 name,
-                data=arrays[name],
+                shape=(numbers.size, pixels, pixels),
+                dtype=np.float32,
                 chunks=(1, pixels, pixels),
                 fletcher32=True,
                 track_times=False,
             )
-            stored.attrs["units"] = units[name]
+            stored[name].attrs["units"] = units[name]
+        rows = 0
+        for row, patch in enumerate(patches):
+            if row == numbers.size:
+                raise UserError(path, f"{numbers.size} realizations", "more")
+            for name, dataset in stored.items():
+                dataset[row] = _checked(path, name, patch[name], pixels, numbers[row])
+            rows += 1
+        if rows != numbers.size:
+            raise UserError(path, f"{numbers.size} realizations", rows)
 
 
-def _check_arrays(
+def _timeless(path: Path) -> h5py.File:
+    """A new file that does not keep the time at which it was written."""
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    return h5py.File(h5py.h5f.create(os.fsencode(path), h5py.h5f.ACC_TRUNC, creation, access))
+
+
+def _timeless_group(handle: h5py.File, name: str) -> h5py.Group:
+    creation = h5py.h5p.create(h5py.h5p.GROUP_CREATE)
+    creation.set_obj_track_times(False)
+    return h5py.Group(h5py.h5g.create(handle.id, name.encode(), gcpl=creation))
+
+
+def _check_heads(
     path: str | os.PathLike,
-    arrays: Mapping[str, np.ndarray],
+    fields: Sequence[str],
     numbers: np.ndarray,
     units: Mapping[str, str],
-) -> int:
-    """Pixels a side of arrays that are fit to be written."""
-    if not arrays or numbers.ndim != 1 or not numbers.size:
+    labels: Mapping[str, np.ndarray],
+) -> None:
+    if not fields or numbers.ndim != 1 or not numbers.size:
         raise UserError(path, "at least one field and one realization", "none")
     if np.unique(numbers).size != numbers.size:
         raise UserError(path, "each realization once", "a realization twice")
-    pixels = next(iter(arrays.values())).shape[-1]
-    for name, maps in arrays.items():
-        expected = (numbers.size, pixels, pixels)
-        if maps.shape != expected:
-            raise UserError(path, f"{name!r} of shape {expected}", maps.shape)
+    for name in fields:
         if name not in units:
             raise UserError(path, f"a unit for {name!r}", "none")
-        finite = np.isfinite(maps).all(axis=(1, 2))
-        if not finite.all():
-            where = numbers[np.argmin(finite)]
-            raise UserError(path, f"finite {name!r}", f"a value that is not, realization {where}")
-    return pixels
+    for name, values in labels.items():
+        if np.shape(values) != numbers.shape:
+            raise UserError(path, f"a label {name!r} for each realization", np.shape(values))
+
+
+def _checked(
+    path: str | os.PathLike, name: str, values: np.ndarray, pixels: int, number: int
+) -> np.ndarray:
+    if values.shape != (pixels, pixels):
+        raise UserError(path, f"{name!r} of {(pixels, pixels)} pixels", values.shape)
+    values = np.asarray(values, dtype=np.float32)
+    # A sum is not finite if an entry is not, and four times as fast; it may overflow, too.
+    if not np.isfinite(np.sum(values)) and not np.isfinite(values).all():
+        raise UserError(path, f"finite {name!r}", f"a value that is not, realization {number}")
+    return values
 
 
 @dataclass(frozen=True)
@@ -94,6 +169,7 @@ class _Header:
     units: dict[str, str]
     provenance: str
     realizations: np.ndarray
+    labels: dict[str, np.ndarray]
 
 
 def _read_header(path: Path, handle: h5py.File) -> _Header:
@@ -107,7 +183,7 @@ def _read_header(path: Path, handle: h5py.File) -> _Header:
         raise UserError(path, f"int64 {REALIZATIONS!r}", "none or another type or shape")
     pixels = int(handle.attrs["pixels"])
     units = {}
-    for name in sorted(set(handle) - {REALIZATIONS}):
+    for name in sorted(set(handle) - {REALIZATIONS, LABELS}):
         stored = handle[name]
         shape = (len(numbers), pixels, pixels)
         if stored.dtype != np.float32 or stored.shape != shape:
@@ -128,7 +204,16 @@ def _read_header(path: Path, handle: h5py.File) -> _Header:
         units=units,
         provenance=str(handle.attrs["provenance"]),
         realizations=numbers[:],
+        labels=_read_labels(path, handle, len(numbers)),
     )
+
+
+def _read_labels(path: Path, handle: h5py.File, count: int) -> dict[str, np.ndarray]:
+    labels = {name: values[:] for name, values in handle.get(LABELS, {}).items()}
+    for name, values in labels.items():
+        if values.shape != (count,):
+            raise UserError(path, f"a label {name!r} for each realization", values.shape)
+    return labels
 
 
 class ShardSet:
@@ -161,6 +246,11 @@ class ShardSet:
         order = np.argsort(numbers, kind="stable")
         #: Numbers of the realizations, ascending, whatever the order of the shards.
         self.realizations: np.ndarray = numbers[order]
+        #: Numbers that go with them, by name, in the same order.
+        self.labels: dict[str, np.ndarray] = {
+            name: np.concatenate([header.labels[name] for header in headers])[order]
+            for name in first.labels
+        }
         self._shard, self._row = shard[order], row[order]
         twice = np.flatnonzero(np.diff(self.realizations) == 0)
         if twice.size:
@@ -237,6 +327,12 @@ def _reading(path: Path) -> Iterator[None]:
 
 def _check_same(path: Path, first_path: Path, header: _Header, first: _Header) -> None:
     """Refuse a shard that is not of the first one's dataset."""
+    if set(first.labels) != set(header.labels):
+        raise UserError(
+            path,
+            f"the labels of {first_path} ({', '.join(first.labels) or 'none'})",
+            ", ".join(header.labels) or "none",
+        )
     lacking = set(first.fields) ^ set(header.fields)
     if lacking:
         raise UserError(
