@@ -200,6 +200,11 @@ def write_cmb(folder: Path) -> Path:
     return folder
 
 
+def draw_cmb(folder: Path, out: Path) -> None:
+    """Figures of what `write_cmb` wrote."""
+    draw_spectra(folder / "spectra.csv", out)
+
+
 _DRAWN: dict[str, Path] = {}
 
 
@@ -209,7 +214,7 @@ def drawn(factory: pytest.TempPathFactory) -> dict[str, Path]:
         for kind, (write, draw) in {
             "run": (write_run, draw_reconstruction),
             "sky": (write_sky, draw_sky),
-            "cmb": (write_cmb, draw_spectra),
+            "cmb": (write_cmb, draw_cmb),
         }.items():
             folder = write(factory.mktemp("drawn") / kind)
             draw(folder, folder / "figures")
@@ -224,7 +229,8 @@ SETTINGS = {
             "kind": "cmb",
             "realizations": 100,
             "grid": {"size_deg": 5.0, "pixels": 64},
-            "effects": {"noise_uk_arcmin": 0.0, "beam_arcmin": 0.0, "null_fraction": 0.2},
+            "effects": {"null_fraction": 0.2},
+            "channels": {"obs": {"noise_uk_arcmin": 0.0, "beam_arcmin": 0.0}},
         },
         "dust": {
             "kind": "sky",

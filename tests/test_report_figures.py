@@ -18,7 +18,7 @@ from skyweave.errors import UserError
 from skyweave.flat.grid import PatchGrid
 from skyweave.report import cmb, mollweide, read, reconstruction, sky, style
 from skyweave.report.examples import examples
-from skyweave.report.figures import draw_reconstruction, draw_sky, draw_spectra
+from skyweave.report.figures import draw_reconstruction, draw_sky
 from skyweave.statistics.flat_spectra import default_bins
 from skyweave.statistics.minkowski import THRESHOLDS, functionals, minkowski_table, scaled
 from skyweave.statistics.reconstruction import field_metrics
@@ -27,7 +27,7 @@ from skyweave.statistics.tables import read_table, write_table
 KINDS = {
     "run": (inputs.write_run, draw_reconstruction, reconstruction.FILES),
     "sky": (inputs.write_sky, draw_sky, sky.FILES),
-    "cmb": (inputs.write_cmb, draw_spectra, cmb.FILES),
+    "cmb": (inputs.write_cmb, inputs.draw_cmb, cmb.FILES),
 }
 
 
@@ -93,7 +93,7 @@ def test_same_inputs_give_same_bytes(drawn: dict[str, Path], tmp_path: Path) -> 
     shown = read.example(run / "predictions.h5", list(metrics["field"].unique()))
     examples(shown, tmp_path / "examples.png")
     reconstruction.correlation(metrics, tmp_path / "correlation.svg")
-    draw_spectra(drawn["cmb"], tmp_path / "cmb")
+    inputs.draw_cmb(drawn["cmb"], tmp_path / "cmb")
     for path, folder in (
         (tmp_path / "examples.png", run),
         (tmp_path / "correlation.svg", run),
@@ -105,7 +105,7 @@ def test_same_inputs_give_same_bytes(drawn: dict[str, Path], tmp_path: Path) -> 
 def test_drawing_heeds_and_leaves_no_settings(tmp_path: Path, drawn: dict[str, Path]) -> None:
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30}):
         before = dict(matplotlib.rcParams)
-        draw_spectra(drawn["cmb"], tmp_path)
+        inputs.draw_cmb(drawn["cmb"], tmp_path)
         assert dict(matplotlib.rcParams) == before
     assert (tmp_path / "spectra.svg").read_bytes() == (
         drawn["cmb"] / "figures" / "spectra.svg"

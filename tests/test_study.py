@@ -125,7 +125,7 @@ CUT = {"sky_patches", "sky_statistics", "draw_sky", "report"}
         ("datasets", "dust.map.fwhm_arcmin", 6.5, CUT),
         ("datasets", "dust.patches.count", 40, CUT),
         ("datasets", "cmb.split", {"train": 0.7, "validation": 0.2, "test": 0.1}, SPLIT),
-        ("datasets", "cmb.effects.noise_uk_arcmin", 2.0, SIMULATED),
+        ("datasets", "cmb.channels.obs.noise_uk_arcmin", 2.0, SIMULATED),
         ("datasets", "cmb.spectra.cosmology", "resunet_cmb_2013", {"spectra"} | DRAWN),
     ],
 )

@@ -147,7 +147,7 @@ def test_import_is_light():
         assert f"'{heavy}'" not in done.stdout
 
 
-ROOMS = ["config", "flat", "simulation", "sky", "images", "data", "networks", "training"]
+ROOMS = ["config", "flat", "sky", "simulation", "images", "data", "networks", "training"]
 ROOMS += ["estimators", "statistics", "report", "tasks"]
 
 

@@ -1,29 +1,55 @@
-rule spectra:
-    input:
-        lambda wildcards: user_files(dataset_settings(wildcards).spectra, "path", "tau_path"),
+localrules:
+    fetch_hfi,
+
+
+rule fetch_hfi:
     output:
-        "<results>/datasets/{cmb}/spectra.csv",
+        "<data>/hfi/HFI_RIMO_R1.10.fits",
     log:
-        "<logs>/spectra/{cmb}.log",
+        "<logs>/fetch_hfi.log",
     benchmark:
-        "<benchmarks>/spectra/{cmb}.tsv"
+        "<benchmarks>/fetch_hfi.tsv"
+    retries: 2
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=30,
+    message:
+        "Planck HFI's instrument model, by package, version and checksum"
+    script:
+        "../scripts/fetch_hfi.py"
+
+
+rule spectra:
+    input:
+        lambda wildcards: user_files(SPECTRA[wildcards.spectra], "path", "tau_path"),
+    output:
+        "<results>/spectra/{spectra}.csv",
+    log:
+        "<logs>/spectra/{spectra}.log",
+    benchmark:
+        "<benchmarks>/spectra/{spectra}.tsv"
+    conda:
+        ENVIRONMENT
+    # With more, CAMB's lensed spectra have other last digits.
+    threads: 1
     resources:
         mem_mb=2000,
         runtime=20,
     params:
-        spectra=lambda wildcards: plain(dataset_settings(wildcards).spectra),
+        spectra=lambda wildcards: plain_spectra(SPECTRA[wildcards.spectra]),
     message:
-        "Angular power spectra of {wildcards.cmb}"
+        "Angular power spectra {wildcards.spectra}"
     script:
         "../scripts/spectra.py"
 
 
 rule simulate:
     input:
-        rules.spectra.output,
+        channel_files,
+        spectra=spectra_tables,
     output:
         "<results>/datasets/{cmb}/shards/{shard}.h5",
     log:
@@ -34,18 +60,44 @@ rule simulate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=60,
+        mem_mb=simulation_memory,
+        runtime=simulation_runtime,
     params:
         seed=STUDY.seed,
         grid=lambda wildcards: plain(dataset_settings(wildcards).grid),
         effects=lambda wildcards: plain(dataset_settings(wildcards).effects),
+        channels=lambda wildcards: {
+            name: plain(channel) for name, channel in dataset_settings(wildcards).channels.items()
+        },
         fields=lambda wildcards: dataset_settings(wildcards).fields,
+        points=lambda wildcards: POINTS[wildcards.cmb],
         realizations=lambda wildcards: realizations_of(wildcards),
+        hfi=lambda wildcards: [str(path) for path in instrument_model(wildcards)],
     message:
         "Realizations {params.realizations} of {wildcards.cmb}"
     script:
         "../scripts/simulate.py"
+
+
+rule export_patch:
+    input:
+        shard_of,
+    output:
+        directory("<results>/datasets/{cmb}/fits/{realization}"),
+    log:
+        "<logs>/export_patch/{cmb}/{realization}.log",
+    benchmark:
+        "<benchmarks>/export_patch/{cmb}/{realization}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    message:
+        "Realization {wildcards.realization} of {wildcards.cmb} as FITS maps"
+    script:
+        "../scripts/export_patch.py"
 
 
 rule prepare:
@@ -75,7 +127,7 @@ rule prepare:
 
 rule check_simulation:
     input:
-        spectra=rules.spectra.output[0],
+        spectra=spectra_tables,
         shards=shards,
     output:
         metrics="<results>/datasets/{cmb}/metrics.csv",
@@ -98,7 +150,7 @@ rule check_simulation:
 
 rule draw_spectra:
     input:
-        rules.spectra.output,
+        lambda wildcards: spectra_tables(wildcards)[0],
     output:
         spectra=report(
             "<results>/datasets/{cmb}/figures/spectra.svg",

@@ -1,10 +1,13 @@
 """What the rules share: the checked settings and how a rule finds its own section."""
 
+import hashlib
+import json
 import sys
 
 from skyweave.config import parse as parse_settings
 from skyweave.config import read_yaml, require_files
 from skyweave.errors import UserError
+from skyweave.simulation.cosmologies import at_point, points
 
 # Snakemake would merge a --configfile into this one: a study stands alone.
 if "datasets" not in config:
@@ -37,6 +40,32 @@ SKY = named(STUDY.datasets, "kind", "sky")
 RECONSTRUCTION = named(STUDY.runs, "task", "reconstruction")
 
 
+def plain(section):
+    """A section of the settings as Snakemake keeps it: a change of it reruns the rule."""
+    return section.model_dump(mode="json")
+
+
+def plain_spectra(section):
+    """What one set of spectra depends on: not on how many others there are."""
+    return section.model_dump(mode="json", exclude={"vary", "points"})
+
+
+def spectra_key(section):
+    """Name of the spectra of one set of parameters: whoever wants the same shares the file."""
+    text = json.dumps(plain_spectra(section), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+# The sets of varied parameters that a dataset's realizations draw from; each set's spectra, by
+# name, and a dataset's names in the order of its sets.
+POINTS = {name: points(STUDY.datasets[name].spectra, STUDY.seed) for name in CMB}
+SPECTRA, SPECTRA_OF = {}, {}
+for name in CMB:
+    sections = [at_point(STUDY.datasets[name].spectra, point) for point in POINTS[name]]
+    SPECTRA_OF[name] = [spectra_key(section) for section in sections]
+    SPECTRA |= zip(SPECTRA_OF[name], sections)
+
+
 def one_of(names):
     """Pattern of a wildcard that is one of these names; with no names, nothing."""
     return "|".join(names) if names else "(?!)"
@@ -47,11 +76,8 @@ wildcard_constraints:
     sky=one_of(SKY),
     run=one_of(RECONSTRUCTION),
     shard=r"\d+",
-
-
-def plain(section):
-    """A section of the settings as Snakemake keeps it: a change of it reruns the rule."""
-    return section.model_dump(mode="json")
+    realization=r"\d+",
+    spectra=one_of(SPECTRA),
 
 
 def dataset_settings(wildcards):
@@ -64,12 +90,37 @@ def run_settings(wildcards):
     return STUDY.runs[wildcards.run]
 
 
+def spectra_tables(wildcards):
+    """Spectra of each set of parameters of a simulated dataset, in the order of `POINTS`."""
+    return expand("<results>/spectra/{spectra}.csv", spectra=SPECTRA_OF[wildcards.cmb])
+
+
+def channel_files(wildcards):
+    """The files that a simulated dataset's channels read: the user's own and Planck's."""
+    channels = dataset_settings(wildcards).channels.values()
+    own = [path for c in channels for path in user_files(c, "beam_path", "hits_path")]
+    return own + instrument_model(wildcards)
+
+
+def instrument_model(wildcards):
+    """Planck HFI's instrument model, if a channel of the dataset has a beam of HFI."""
+    channels = dataset_settings(wildcards).channels.values()
+    return rules.fetch_hfi.output if any(c.beam_hfi_ghz for c in channels) else []
+
+
 def shards(wildcards):
     """Files of a simulated dataset."""
     count = len(STUDY.datasets[wildcards.cmb].shards)
     return expand(
         "<results>/datasets/{cmb}/shards/{shard}.h5", cmb=wildcards.cmb, shard=range(count)
     )
+
+
+def shard_of(wildcards):
+    """File of a simulated dataset that holds a realization; the last where none does."""
+    size = dataset_settings(wildcards).shard_size
+    files = shards(wildcards)
+    return files[min(int(wildcards.realization) // size, len(files) - 1)]
 
 
 def run_dataset(name):
@@ -98,6 +149,31 @@ def map_files(wildcards):
 def user_files(section, *keys):
     """The user's own files that a section names, as inputs: a change of one reruns the rule."""
     return [path for key in keys if (path := getattr(section, key)) is not None]
+
+
+def simulation_memory(wildcards):
+    """MB of a shard's job: the library's own, the spectra, and the transforms of one sky.
+
+    On a flat sky the sets of parameters that are kept at a time, 16 of them, have their own.
+    """
+    dataset, count = dataset_settings(wildcards), len(POINTS[wildcards.cmb])
+    grid, spectra = dataset.grid, 100e-6 * dataset.spectra.lmax * count
+    if grid.sky == "flat":
+        pixels = (grid.oversample * (grid.pixels + 2 * grid.margin)) ** 2
+        return 1000 + int(spectra + (0.7e-3 + 0.3e-3 * min(count, 16)) * pixels)
+    lmax = 180 * 60 / grid.pixel_arcmin
+    pixels = grid.patches_per_sky * (grid.pixels + 2 * grid.margin) ** 2
+    # Measured: 2.7 GB for 192 patches of 128² at lmax 4700, every field.
+    return 1000 + int(spectra + 80e-6 * lmax**2 + 400e-6 * pixels)
+
+
+def simulation_runtime(wildcards):
+    """Minutes of a shard's job: on a curved sky one lasts 45 s at lmax 4700."""
+    dataset = dataset_settings(wildcards)
+    if dataset.grid.sky == "flat":
+        return 60
+    skies = dataset.shard_size / dataset.grid.patches_per_sky
+    return 60 + int(2 * skies * (180 * 60 / dataset.grid.pixel_arcmin / 4700) ** 3)
 
 
 def realizations_of(wildcards):

@@ -7,4 +7,4 @@ from job import job
 with job(snakemake.log[0]):
     from skyweave.report.figures import draw_spectra
 
-    draw_spectra(Path(snakemake.input[0]).parent, Path(snakemake.output.index).parent)
+    draw_spectra(snakemake.input[0], Path(snakemake.output.index).parent)

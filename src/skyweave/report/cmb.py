@@ -31,15 +31,16 @@ _SPECTRA = {
 }
 
 
-def draw_spectra(dataset_folder: str | Path, out_folder: str | Path) -> None:
+def draw_spectra(spectra_table: str | Path, out_folder: str | Path) -> None:
     """Draw a CMB dataset's spectra (`FILES`), a CSV beside it, and figures.json.
 
-    Reads spectra.csv from `dataset_folder`; raises `UserError` when it is missing or broken.
+    Raises `UserError` when the table is missing or broken.
     """
-    source, out = Path(dataset_folder), Path(out_folder)
-    table = read.table(source / "spectra.csv", ("ell", "cl_tt", "cl_ee", "cl_kk", "cl_tautau"))
+    out = Path(out_folder)
+    table = read.table(Path(spectra_table), ("ell", "cl_tt", "cl_ee", "cl_kk", "cl_tautau"))
     caption = (
-        "Spectra that the realizations are drawn from: unlensed CMB (full lines), lensed for "
+        "Spectra that the realizations are drawn from (the first set where their cosmologies "
+        "differ): unlensed CMB (full lines), lensed for "
         "comparison (dashed), lensing convergence and patchy optical depth. A network can "
         "recover a field only where its effect on the observed E and B rises above the noise."
     )

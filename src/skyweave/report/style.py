@@ -32,15 +32,11 @@ FIELDS = {
     "q_prim": "primordial $Q$",
     "u_prim": "primordial $U$",
     "e_prim": "primordial $E$",
-    "t_obs": "observed $T$",
-    "q_obs": "observed $Q$",
-    "u_obs": "observed $U$",
-    "e_obs": "observed $E$",
-    "b_obs": "observed $B$",
     "kappa": r"convergence $\kappa$",
     "tau": r"optical depth $\tau$",
+    "alpha": r"rotation angle $\alpha$",
 }
-UNITS = {"uK_CMB": "µK", "uK": "µK", "": ""}
+UNITS = {"uK_CMB": "µK", "uK": "µK", "rad": "rad", "": ""}
 
 _STYLE = {
     "font.size": 9.5,
@@ -99,12 +95,18 @@ def method_style(method: str, methods: Sequence[str]) -> tuple[str, str, str, st
 
 def field_label(field: str) -> str:
     """The field's name as the literature writes it."""
+    stokes, _, channel = field.partition("_")
+    if field not in FIELDS and stokes in tuple("tqueb") and channel:
+        return f"{'observed' if channel == 'obs' else channel} ${stokes.upper()}$"
     return FIELDS.get(field, field.replace("_", " "))
 
 
 def plain_field(field: str) -> str:
     """The same without mathematical markup, for captions and alternative text."""
-    return field_label(field).replace("$", "").replace(r"\kappa", "κ").replace(r"\tau", "τ")
+    plain = field_label(field).replace("$", "")
+    for name, letter in {"kappa": "κ", "tau": "τ", "alpha": "α"}.items():
+        plain = plain.replace(f"\\{name}", letter)
+    return plain
 
 
 def with_unit(label: str, unit: str) -> str:

@@ -48,11 +48,20 @@ def dataset_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) ->
         "kind": "simulated CMB" if is_cmb else "sky map",
         "patches": str(len(split)),
         "split": ", ".join(f"{part} {counts[part]}" for part in SPLITS if part in counts),
-        "geometry": f"{grid['size_deg']:g}°, {grid['pixels']} × {grid['pixels']} pixels"
-        if {"size_deg", "pixels"} <= set(grid)
-        else "–",
+        "geometry": _geometry(grid),
         "conditions": _cmb_conditions(settings) if is_cmb else _sky_conditions(settings, folder),
     }
+
+
+def _geometry(grid: Mapping[str, Any]) -> str:
+    if not {"size_deg", "pixels"} <= set(grid):
+        return "–"
+    words = [f"{grid['size_deg']:g}°, {grid['pixels']} × {grid['pixels']} pixels"]
+    if grid.get("sky") == "curved":
+        words.append("of a curved sky")
+    elif grid.get("margin_deg"):
+        words.append(f"cut out, {grid['margin_deg']:g}° from the edge")
+    return ", ".join(words)
 
 
 def scores(name: str, folder: Path) -> list[dict[str, Any]]:
@@ -90,15 +99,37 @@ def _fields(names: Any) -> str:
 def _cmb_conditions(settings: Mapping[str, Any]) -> str:
     effects = settings.get("effects", {})
     words = [screen for screen in _SCREENS if effects.get(screen)]
+    if effects.get("rotation_deg") or effects.get("rotation_amplitude"):
+        words.insert(
+            0,
+            f"rotation by {effects.get('rotation_deg', 0):g}° and a field of "
+            f"{effects.get('rotation_amplitude', 0):g} rad²",
+        )
+    varied = settings.get("spectra", {}).get("vary", {})
+    if varied:
+        words.insert(0, f"realizations differ in {', '.join(varied)}")
     for key, unit, label in (
-        ("noise_uk_arcmin", " µK-arcmin", "noise"),
-        ("beam_arcmin", "′", "beam"),
         ("taper_deg", "°", "taper"),
         ("null_fraction", "", "share of null maps"),
     ):
         if key in effects:
             words.append(f"{label} {effects[key]:g}{unit}")
+    for name, channel in settings.get("channels", {}).items():
+        words.append(f"channel {name}: {_channel(channel)}")
     return ", ".join(words) or "–"
+
+
+def _channel(settings: Mapping[str, Any]) -> str:
+    """A channel's beam and noise in words."""
+    beam = f"beam {settings.get('beam_arcmin', 0):g}′"
+    if settings.get("beam_path"):
+        beam = f"beam {settings['beam_path']}"
+    if settings.get("beam_hfi_ghz"):
+        beam = f"beam of HFI {settings['beam_hfi_ghz']} GHz"
+    noise = f"noise {settings.get('noise_uk_arcmin', 0):g} µK-arcmin"
+    if settings.get("knee_ell") or settings.get("knee_ell_pol"):
+        noise += f" with knees at {settings['knee_ell']:g} and {settings['knee_ell_pol']:g}"
+    return f"{beam}, {noise}"
 
 
 def _sky_conditions(settings: Mapping[str, Any], folder: Path) -> str:

@@ -1,5 +1,6 @@
 """Reconstruction: sky fields from observed ones, by a network and by its classical baseline."""
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TextIO
@@ -49,12 +50,13 @@ def train_run(
     Goes on from `state` if an earlier attempt was cut short. Raises `Unfinished` before
     `deadline_s` seconds are over and on SIGTERM, the state saved.
     """
+    begun = time.monotonic()
     from skyweave.networks.card import Card, save_network
     from skyweave.networks.registry import build
     from skyweave.training.runtime import prepare
     from skyweave.training.supervised import train
 
-    prepare(seed, threads)
+    prepare(seed, threads, run.training)
     maps = ShardSet(shards)
     parts = read_split(split)
     scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
@@ -79,7 +81,7 @@ def train_run(
         run.training,
         state_folder=state,
         identity={"run": name, "seed": seed, "network": run.network.model_dump()},
-        deadline_s=deadline_s,
+        deadline_s=None if deadline_s is None else deadline_s - (time.monotonic() - begun),
         terminal=terminal,
     )
     best = epochs.iloc[int(epochs.val_loss.argmin())].drop("seconds")
@@ -130,8 +132,9 @@ def predict_run(
         "truth": {field: maps.read(field, test) for field in card.outputs},
         "prediction": predict(trained, inputs),
     }
-    if "e_prim" in card.outputs and {"q_obs", "u_obs"} <= set(maps.fields):
-        q, u = maps.read("q_obs", test), maps.read("u_obs", test)
+    channel = _channel((*card.inputs, *maps.fields), maps.fields)
+    if "e_prim" in card.outputs and channel is not None:
+        q, u = maps.read(f"q_{channel}", test), maps.read(f"u_{channel}", test)
         groups["baseline"] = {"e_prim": analytic_eb(q, u, maps.grid)[0]}
     with atomic(out) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["size_deg"] = maps.size_deg
@@ -141,6 +144,15 @@ def predict_run(
             for field, values in fields.items():
                 written = file.create_dataset(f"{group}/{field}", data=np.float32(values))
                 written.attrs["unit"] = maps.units[field]
+
+
+def _channel(candidates: Sequence[str], fields: Sequence[str]) -> str | None:
+    """The first channel among the candidates whose Q and U are both among the fields."""
+    for field in candidates:
+        stokes, _, channel = field.partition("_")
+        if stokes == "q" and channel != "prim" and {field, f"u_{channel}"} <= set(fields):
+            return channel
+    return None
 
 
 def evaluate_run(predictions: str | Path, *, name: str) -> tuple[pd.DataFrame, list[dict]]:
