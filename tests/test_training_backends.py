@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 
 def losses():
@@ -28,12 +29,61 @@ def losses():
     steps = make_steps(model, optimizer, mean_squared_errors)
     x = rng.standard_normal((4, 16, 16, 2)).astype(np.float32)
     y = {name: rng.standard_normal((4, 16, 16, 1)).astype(np.float32) for name in ("a", "b")}
-    found = [steps.train(x, y) for _ in range(4)] + [steps.evaluate(x, y)]
+    found = [steps.train(x, y)[0] for _ in range(4)] + [steps.evaluate(x, y)]
     return [[step[name] for name in ("a", "b")] for step in found]
 
 
-def test_tensorflow_and_jax_agree():
-    """To 0.1 %: single precision, sums in another order, four steps of Adam."""
+def clipped():
+    """Losses, norms and weights of plain descent with clipping, then with accumulation.
+
+    Plain descent by 1 moves the weights by the gradient; Adam would hide its length.
+    """
+    import keras
+
+    from skyweave.training.gradients import make_steps
+    from skyweave.training.losses import mean_squared_errors
+
+    rng = np.random.default_rng(0)
+    start = [rng.standard_normal(s).astype(np.float32) for s in ((5, 4), (4,), (4, 1), (1,))]
+    x = rng.standard_normal((8, 5)).astype(np.float32)
+    y = {"a": rng.standard_normal((8, 1)).astype(np.float32)}
+    found = {}
+    for name, options, parts in (
+        ("free", {}, 1),
+        ("clipped", {"clip_norm": 0.1}, 1),
+        ("unreached", {"clip_norm": 1e3}, 1),
+        ("compiled", {"clip_norm": 0.1, "xla": True}, 1),
+        ("accumulated", {"clip_norm": 0.1, "accumulate": True}, 4),
+    ):
+        image = keras.Input((5,))
+        hidden = keras.layers.Dense(4, activation="tanh")(image)
+        model = keras.Model(image, {"a": keras.layers.Dense(1)(hidden)})
+        for variable, value in zip(model.trainable_variables, start, strict=True):
+            variable.assign(value)
+        optimizer = keras.optimizers.SGD(1.0)
+        optimizer.build(model.trainable_variables)
+        steps = make_steps(model, optimizer, mean_squared_errors, **options)
+        rows = []
+        for _ in range(3):
+            if parts == 1:
+                losses, norm = steps.train(x, y)
+                rows.append([losses["a"], norm])
+                continue
+            found_losses = [
+                steps.add(part, {"a": target})[0]["a"]
+                for part, target in zip(np.split(x, parts), np.split(y["a"], parts), strict=True)
+            ]
+            rows.append([np.mean(found_losses), steps.update(parts)])
+        weights = [keras.ops.convert_to_numpy(v.value) for v in model.trainable_variables]
+        found[name] = np.array(rows).ravel().tolist()
+        found[name] += np.concatenate([w.ravel() for w in weights]).tolist()
+    found["start"] = np.concatenate([w.ravel() for w in start]).tolist()
+    return found
+
+
+@pytest.fixture(scope="module")
+def both():
+    """Results with JAX and with TensorFlow."""
     other = subprocess.run(
         [sys.executable, __file__],
         env=os.environ | {"KERAS_BACKEND": "jax"},
@@ -41,8 +91,33 @@ def test_tensorflow_and_jax_agree():
         text=True,
         check=True,
     )
-    np.testing.assert_allclose(json.loads(other.stdout.splitlines()[-1]), losses(), rtol=1e-3)
+    return json.loads(other.stdout.splitlines()[-1]), [losses(), clipped()]
+
+
+def test_tensorflow_and_jax_agree(both):
+    """To 0.1 %: single precision, sums in another order, four steps of Adam."""
+    np.testing.assert_allclose(both[0][0], both[1][0], rtol=1e-3)
+
+
+def test_both_clip_and_accumulate_alike(both):
+    for name, values in both[0][1].items():
+        np.testing.assert_allclose(values, both[1][1][name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("backend", [0, 1])
+def test_clipping_and_accumulation_are_what_they_say(both, backend):
+    """Three steps of length 0.1 at most; four parts are one batch; norms are told unclipped."""
+    found = {name: np.array(values) for name, values in both[backend][1].items()}
+    start = found.pop("start")
+    way = {name: np.linalg.norm(values[6:] - start) for name, values in found.items()}
+    assert (found["clipped"][1:6:2] > 0.1).all()
+    assert way["clipped"] <= 0.3 * (1 + 1e-5)
+    assert way["clipped"] > 0.2, "of nearly one direction"
+    assert way["free"] > 0.3
+    np.testing.assert_array_equal(found["unreached"], found["free"])
+    np.testing.assert_allclose(found["accumulated"], found["clipped"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["compiled"], found["clipped"], rtol=1e-4, atol=1e-5)
 
 
 if __name__ == "__main__":
-    print(json.dumps(losses()))
+    print(json.dumps([losses(), clipped()]))

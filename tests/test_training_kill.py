@@ -29,8 +29,28 @@ CHAIN = [
 ]
 
 
+def moments():
+    """Ten random lives of a longer training; half of them or more end while a state is saved."""
+    rng = random.Random(20)
+    kinds = ["step", "seconds", "validation", "half-written", "before-rename"] * 2
+    rng.shuffle(kinds)
+    found = []
+    for number, at in enumerate(kinds):
+        die = {"at": at, "count": rng.randint(1, 9)}
+        if at == "seconds":
+            die["count"] = number
+        elif at in ("step", "validation"):
+            die["save_minutes"] = rng.choice([1e-9, 60])
+        elif at == "half-written":
+            die["part"] = rng.random()
+        found.append(die)
+    return found
+
+
 def _train(task):
-    """Train a small ResUNet-CMB; leave history, weights and optimizer in `task["out"]`."""
+    """Train a small network; leave history, weights and optimizer in `task["out"]`."""
+    import keras
+
     from skyweave.config import Network, Training
     from skyweave.data.feed import BatchFeed
     from skyweave.data.normalization import Normalization
@@ -63,18 +83,19 @@ def _train(task):
     supervised.keras.optimizers.Adam = lambda rate: optimizers.append(adam(rate)) or optimizers[0]
     die = task["die"] or {}
     if die:
-        _arm(die["at"], die["count"])
-    model = build(Network(width=0.0625), 16, feeds[0].inputs, feeds[0].targets, 1)
+        _arm(die["at"], die["count"], die.get("part", 0.5))
+    if task["network"] == "resunet_cmb":
+        model = build(Network(width=0.0625), 16, feeds[0].inputs, feeds[0].targets, 1)
+    else:
+        # With what has a state of its own, but traced in a moment.
+        image = keras.Input((16, 16, 2))
+        x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
+        x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.3, seed=3)(x))
+        model = keras.Model(image, {"kappa": keras.layers.Conv2D(1, 1)(x)})
     history = supervised.train(
         model,
         *feeds,
-        Training(
-            epochs=6,
-            batch=4,
-            learning_rate=0.01,
-            plateau_patience=1,
-            save_minutes=die.get("save_minutes", 1e-9),
-        ),
+        Training(batch=4, save_minutes=die.get("save_minutes", 1e-9), **task["settings"]),
         state_folder=task["state"],
         identity={"run": "run"},
         log=lambda line: print(line, file=sys.stderr, flush=True),
@@ -85,8 +106,11 @@ def _train(task):
     np.savez(task["out"], **arrays)
 
 
-def _arm(at, count):
-    """Have this process killed by itself at the `count`-th occasion of `at`."""
+def _arm(at, count, part):
+    """Have this process killed by itself at the `count`-th occasion of `at`.
+
+    `part` is how much of a state is written by then where one is half-written.
+    """
     from skyweave.training.interruption import Interruption
     from skyweave.training.supervised import _Loop
 
@@ -110,7 +134,7 @@ def _arm(at, count):
     if at == "step":
         before(Interruption, "took")
     elif at == "validation":
-        before(_Loop, "_check", lambda _, losses, where: where == "validation")
+        before(_Loop, "_check", lambda *arguments: arguments[3] == "validation")
     elif at == "half-written":
         savez = np.savez
 
@@ -118,7 +142,7 @@ def _arm(at, count):
             savez(path, **entries)
             left[0] -= 1
             if left[0] == 0:
-                os.truncate(path, path.stat().st_size // 2)
+                os.truncate(path, int(path.stat().st_size * part))
                 os.kill(os.getpid(), signal.SIGKILL)
 
         np.savez = half
@@ -180,22 +204,54 @@ def server(tmp_path_factory):
         process.stdin.close()
 
 
-def test_killed_and_resumed_equals_undisturbed(server, tmp_path):
-    status, said = server(state=str(tmp_path / "whole"), out=str(tmp_path / "whole.npz"), die=None)
+def chain(server, folder, lives, **task):
+    """Arrays that a training leaves that was killed at the end of each of `lives`.
+
+    They equal those of one that nothing disturbed. A life that follows a kill finds the dead
+    process's lock, and takes it over at once.
+    """
+    paths = [{"state": str(folder / name), "out": str(folder / f"{name}.npz")} for name in "ab"]
+    status, said = server(**paths[0], **task, die=None)
     assert status == 0, said
-    killed = {"state": str(tmp_path / "killed"), "out": str(tmp_path / "killed.npz")}
-    for die in CHAIN:
-        status, said = server(**killed, die=die)
-        assert status == -signal.SIGKILL, said
-        assert not Path(killed["out"]).exists()
-    status, said = server(**killed, die=None)
+    before = said.count("going on from")
+    for die in lives:
+        status, said = server(**paths[1], **task, die=die)
+        assert status == -signal.SIGKILL, (die, said)
+        assert not Path(paths[1]["out"]).exists()
+        assert len(list(Path(paths[1]["state"]).glob("lock-*"))) == 1
+    status, said = server(**paths[1], **task, die=None)
     assert status == 0, said
-    assert said.count("going on from") == len(CHAIN), said
-    with np.load(tmp_path / "whole.npz") as whole, np.load(killed["out"]) as resumed:
+    assert not list(Path(paths[1]["state"]).glob("lock-*"))
+    with np.load(paths[0]["out"]) as whole, np.load(paths[1]["out"]) as resumed:
         assert set(whole) == set(resumed)
-        assert len(whole["val_loss"]) == 6
         for name in whole:
             np.testing.assert_array_equal(whole[name], resumed[name], err_msg=name)
+        return dict(whole), said.count("going on from") - before
+
+
+def test_killed_and_resumed_equals_undisturbed(server, tmp_path):
+    settings = {"epochs": 6, "learning_rate": 0.01, "plateau_patience": 1}
+    whole, resumed = chain(server, tmp_path, CHAIN, network="resunet_cmb", settings=settings)
+    assert len(whole["val_loss"]) == 6
+    assert resumed == len(CHAIN)
+
+
+def test_random_kills_leave_no_trace(server, tmp_path):
+    """With updates of several steps, warm-up, clipping, plateaus, and an early stop at the end."""
+    settings = {
+        "epochs": 40,
+        "learning_rate": 0.01,
+        "plateau_patience": 1,
+        "stop_patience": 4,
+        "accumulate": 2,
+        "clip_norm": 0.5,
+        "warmup_updates": 10,
+    }
+    lives = moments()
+    whole, resumed = chain(server, tmp_path, lives, network="small", settings=settings)
+    assert 10 < len(whole["val_loss"]) < 40, "stopped early, not at once"
+    assert len(set(whole["learning_rate"])) > 4
+    assert resumed >= 8, "a first life or two may have saved nothing"
 
 
 if __name__ == "__main__":

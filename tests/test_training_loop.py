@@ -1,8 +1,11 @@
 """The training loop: what it returns, when it stops, and what it makes of a saved state."""
 
+import dataclasses
+import json
 import os
 import signal
 import time
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,8 +17,9 @@ from skyweave.data.feed import BatchFeed
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.errors import Unfinished, UserError
-from skyweave.training import supervised
+from skyweave.training import interruption, state, supervised
 from skyweave.training.interruption import Interruption
+from skyweave.training.lock import Lock
 from skyweave.training.runtime import prepare
 from skyweave.training.state import StateFolder, values
 from skyweave.training.supervised import train
@@ -66,8 +70,10 @@ class Run:
             for numbers in (range(20), range(20, 30))
         ]
 
-    def __call__(self, settings=SETTINGS, identity=IDENTITY, log=None, deadline_s=None, **changes):
-        self.model = toy()
+    def __call__(
+        self, settings=SETTINGS, identity=IDENTITY, log=None, deadline_s=None, net=toy, **changes
+    ):
+        self.model = net()
         return train(
             self.model,
             *self.feeds,
@@ -132,20 +138,93 @@ def test_a_finished_training_is_only_read(whole):
     assert not any("loss" in line for line in lines)
 
 
-def test_deadline_leaves_a_state_to_go_on_from(run, whole):
-    with pytest.raises(Unfinished, match=r"limit of 0 s in epoch 1 after step 1"):
-        run(deadline_s=0)
-    assert len(list(run.folder.iterdir())) == 1
+@pytest.fixture
+def stop_after(monkeypatch):
+    """A function that has each training from then on stopped after so many steps."""
+
+    def set_steps(steps):
+        def reason(self):
+            return "a test" if len(self._steps) >= steps else None
+
+        monkeypatch.setattr(Interruption, "reason", property(reason))
+
+    yield set_steps
+    monkeypatch.undo()
+
+
+def test_a_stop_leaves_a_state_to_go_on_from(run, whole, stop_after):
+    stop_after(1)
+    with pytest.raises(Unfinished, match="a test in epoch 1 after step 1"):
+        run()
+    assert [path.name for path in run.folder.iterdir()] == ["state-00000000.npz"]
+    stop_after(99)
     same(run, run(), whole)
     assert run.said("going on from epoch 1, step 1")
 
 
-def test_retries_with_the_shortest_deadlines_arrive(run):
-    """A try does at least one step or one batch of validation: 5 + 3 an epoch."""
+def test_retries_of_one_step_arrive(run, stop_after):
+    """Or of one batch of validation: 5 + 3 an epoch."""
+    stop_after(1)
     for _ in range(8):
         with pytest.raises(Unfinished):
-            run(epochs=1, deadline_s=0)
-    assert len(run(epochs=1, deadline_s=0)) == 1
+            run(epochs=1)
+    assert len(run(epochs=1)) == 1
+
+
+@pytest.mark.parametrize("deadline_s", [-60, 0])
+def test_no_time_at_all_is_told_before_the_first_step(run, whole, deadline_s):
+    with pytest.raises(Unfinished, match=rf"limit of {deadline_s} s in epoch 1 after step 0"):
+        run(deadline_s=deadline_s)
+    same(run, run(), whole)
+
+
+@pytest.mark.parametrize(("step_s", "save_s", "compile_s"), [(1, 30, 1), (20, 1, 60)])
+def test_the_margin_covers_slow_saves_and_compilations(run, monkeypatch, step_s, save_s, compile_s):
+    """By a clock of our own; an epoch has 5 steps and 3 of validation.
+
+    Whatever the limit, a training ends before it, and not long before it, the state saved. Only
+    the first compilation and the first save are foretold by nothing.
+    """
+    clock = [0.0]
+    for module in (supervised, interruption):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    whole_save, whole_steps = StateFolder.save, supervised.make_steps
+
+    def save(self, state):
+        clock[0] += save_s
+        return whole_save(self, state)
+
+    def make_steps(*arguments, **keywords):
+        compiled = set()
+
+        def step(name, found):
+            def take(x, y):
+                clock[0] += step_s if name in compiled else compile_s
+                compiled.add(name)
+                return found
+
+            return take
+
+        losses = {"kappa": 1.0, "tau": 1.0}
+        return dataclasses.replace(
+            whole_steps(*arguments, **keywords),
+            train=step("train", (losses, 1.0)),
+            evaluate=step("evaluate", losses),
+        )
+
+    monkeypatch.setattr(StateFolder, "save", save)
+    monkeypatch.setattr(supervised, "make_steps", make_steps)
+    ends = []
+    for limit in range(2 * save_s + compile_s + 2, 600, 12):
+        clock[0] = 0.0
+        try:
+            run(deadline_s=limit, identity={"limit": limit}, epochs=2, net=plain)
+            ends.append("whole")
+        except Unfinished:
+            ends.append("cut")
+            assert limit - clock[0] < 3 * (step_s + save_s + compile_s)
+        assert clock[0] <= limit
+    assert {"whole", "cut"} == set(ends)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -208,6 +287,25 @@ def test_other_settings_start_anew(run, changes, identity):
     assert not run.said("going on")
 
 
+@pytest.mark.parametrize(
+    ("changes", "anew"),
+    [
+        ({"save_minutes": 1}, False),
+        ({"deterministic": True}, False),
+        ({"accumulate": 2}, True),
+        ({"clip_norm": 1.0}, True),
+        ({"warmup_updates": 1}, True),
+        ({"schedule": "cosine"}, True),
+        ({"deterministic": False}, True),
+    ],
+)
+def test_what_changes_the_result_is_another_training(run, changes, anew):
+    """What `auto` means on this CPU may as well be said."""
+    run(epochs=1)
+    run(epochs=1, **changes)
+    assert run.said("starts anew") == anew
+
+
 def test_rate_falls_and_training_stops_on_a_plateau(run, monkeypatch):
     """Validation losses 3, 2, 2, 2, 2 with patiences 1 and 3."""
     losses = iter([3.0, 2.0, 2.0, 2.0, 2.0])
@@ -220,10 +318,204 @@ def test_rate_falls_and_training_stops_on_a_plateau(run, monkeypatch):
     assert len(run(epochs=99, plateau_patience=1, stop_patience=3, plateau_factor=0.5)) == 5
 
 
+def test_cosine_falls_over_all_updates(run, monkeypatch):
+    """5 steps of 3 epochs, two a step: updates 0 to 8, of which 3 warm up."""
+    rates = []
+    whole_rate = supervised._Loop._set_rate
+
+    def spy(self):
+        whole_rate(self)
+        rates.append(float(self.optimizer.learning_rate))
+
+    monkeypatch.setattr(supervised._Loop, "_set_rate", spy)
+    cosine = {"schedule": "cosine", "warmup_updates": 3, "accumulate": 2}
+    history = run(**cosine)
+    falling = [(1 + np.cos(np.pi * i / 6)) / 2 for i in range(6)]
+    np.testing.assert_allclose(rates, 0.01 * np.array([1 / 3, 2 / 3, 1, *falling]), rtol=1e-6)
+    np.testing.assert_array_equal(history["learning_rate"], rates[2::3])
+    run(epochs=4, **cosine)
+    assert run.said("belongs to other settings"), "more epochs are another cosine"
+    assert not run.said("going on")
+
+
+def test_warmup_precedes_the_plateau(run, monkeypatch):
+    losses = iter([3.0, 3.0, 3.0])
+    monkeypatch.setattr(
+        supervised._Loop, "_validate", lambda self: {"kappa": next(losses), "tau": 0.0}
+    )
+    history = run(warmup_updates=10, plateau_patience=1)
+    np.testing.assert_allclose(history["learning_rate"], [0.005, 0.01, 0.005], rtol=1e-6)
+
+
+def test_a_warmup_longer_than_the_cosine_is_refused(run):
+    with pytest.raises(UserError, match=r"warmup_updates: expected fewer than the 15 updates"):
+        run(schedule="cosine", warmup_updates=15)
+
+
+def plain():
+    """Without batch norm and dropout, which see the patches of one batch together."""
+    image = keras.Input((16, 16, 1))
+    start = keras.initializers.GlorotUniform
+    x = keras.layers.Conv2D(4, 3, activation="elu", kernel_initializer=start(seed=1))(image)
+    x = keras.layers.ZeroPadding2D(1)(x)
+    return keras.Model(
+        image,
+        {
+            name: keras.layers.Conv2D(1, 1, kernel_initializer=start(seed=3), name=name)(x)
+            for name in ("kappa", "tau")
+        },
+    )
+
+
+def feed(run, part, batch):
+    old = run.feeds[0]
+    return BatchFeed(
+        old.shards, old.inputs, old.targets, old.normalization, part, batch, 1, old.identity
+    )
+
+
+@pytest.mark.parametrize("clip_norm", [None, 0.5])
+def test_accumulated_batches_are_one_large_batch(shards, tmp_path, clip_norm):
+    """Up to the order of sums in single precision; Adam makes little of it."""
+    found = []
+    for batch, accumulate in ((8, 1), (4, 2), (2, 4)):
+        run = Run(shards, tmp_path / str(batch))
+        run.feeds[0] = feed(run, range(16), batch)
+        history = run(net=plain, accumulate=accumulate, batch=batch, clip_norm=clip_norm)
+        found.append((history, values(run.model.variables)))
+    for history, weights in found[1:]:
+        for name in ("loss", "val_loss"):
+            np.testing.assert_allclose(history[name], found[0][0][name], rtol=1e-5)
+        for one, other in zip(weights, found[0][1], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_stop_between_two_updates_loses_nothing(shards, tmp_path, stop_after):
+    """Updates of 3 and, at the end of an epoch, of 2 steps; stopped after 4, 1, 1, … steps."""
+    settings = SETTINGS.model_copy(
+        update={"accumulate": 3, "clip_norm": 0.5, "warmup_updates": 4, "epochs": 2}
+    )
+    whole = Run(shards, tmp_path / "whole")
+    whole.history = whole(settings)
+    run = Run(shards, tmp_path / "cut")
+    for steps in (4, 1, 1, 2, 2):
+        stop_after(steps)
+        with pytest.raises(Unfinished):
+            run(settings)
+    stop_after(99)
+    same(run, run(settings), whole)
+
+
+def newest(run):
+    """Cursor and finite arrays of the newest state."""
+    path = max(run.folder.glob("state-*.npz"))
+    with np.load(path) as entries:
+        about = json.loads(entries["about"].tobytes())
+        finite = all(np.isfinite(entries[name]).all() for name in entries if name != "about")
+    return about["state"]["epoch"], about["state"]["step"], finite
+
+
 def test_a_loss_that_is_not_finite_ends_in_one_line(run):
-    with pytest.raises(UserError, match=r"learning_rate: .* epoch \d, (step \d|validation)"):
-        run(learning_rate=1e30)
-    assert not run.folder.exists()
+    with pytest.raises(UserError, match=r"learning_rate: .* epoch 1, step 2, realiz") as caught:
+        run(learning_rate=1e30, save_minutes=1e-9)
+    numbers = ", ".join(map(str, run.feeds[0].numbers(0, 1)))
+    assert str(caught.value).endswith(f"realizations {numbers}")
+    assert "\n" not in str(caught.value)
+    assert newest(run) == (0, 1, True)
+    assert not list(run.folder.glob("lock*"))
+
+
+def test_a_gradient_that_is_not_finite_ends_it_before_the_weights_are_saved(run):
+    """The loss is finite: the root of 0 has no derivative."""
+
+    def bad():
+        model = toy()
+        outputs = {name: y + keras.ops.sqrt(0 * y) for name, y in model.output.items()}
+        return keras.Model(model.input, outputs)
+
+    for accumulate in (1, 2):
+        with pytest.raises(UserError, match=r"the gradient stays finite.*nan in epoch 1, step 1"):
+            run(net=bad, save_minutes=1e-9, accumulate=accumulate)
+    assert list(run.folder.iterdir()) == []
+
+
+def test_maps_that_are_not_finite_are_named(run, monkeypatch):
+    whole_batch = BatchFeed._batch
+
+    def batch(self, rows):
+        x, y = whole_batch(self, rows)
+        y["tau"][self.realizations[rows] == 7] = np.nan
+        return x, y
+
+    monkeypatch.setattr(BatchFeed, "_batch", batch)
+    with pytest.raises(UserError, match=r"dataset: .* in realizations 7 \(epoch 1, step \d\)"):
+        run()
+
+
+def test_weights_that_are_not_finite_are_not_saved(run, monkeypatch):
+    save = StateFolder.save
+
+    def spoil(self, state):
+        if state.epoch == 1:
+            variable = self.groups["model"][0]
+            variable.assign(variable * np.inf)
+        return save(self, state)
+
+    monkeypatch.setattr(StateFolder, "save", spoil)
+    with pytest.raises(UserError, match=r"the model's variables.* in epoch 2 after step 0"):
+        run(save_minutes=0.0001)
+    assert newest(run)[2]
+
+
+def test_a_second_training_in_the_folder_is_refused(run):
+    with Lock(run.folder), pytest.raises(UserError, match="no other process that trains here"):
+        run()
+
+
+def test_a_training_whose_lock_was_taken_does_not_save(run):
+    def log(line):
+        if line.startswith("epoch 1/"):
+            next(run.folder.glob("lock-*")).unlink()
+
+    with pytest.raises(UserError, match="lock of this process"):
+        run(log=log, save_minutes=1e-9)
+    assert newest(run)[:2] == (0, 5), "the lock went between the last validation and the save"
+
+
+def events(folder):
+    """{name: [(epoch, value), …]} of all files, in the order of writing."""
+    import tensorflow as tf
+
+    found = {}
+    for path in sorted(folder.glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
+        for event in tf.compat.v1.train.summary_iterator(str(path)):
+            for value in event.summary.value:
+                entry = event.step, float(tf.make_ndarray(value.tensor))
+                found.setdefault(value.tag, []).append(entry)
+    return found
+
+
+def test_events_are_those_of_the_history(run, whole, stop_after):
+    stop_after(10)
+    with pytest.raises(Unfinished, match="epoch 2"):
+        run(tensorboard=True)
+    stop_after(99)
+    same(run, run(tensorboard=True), whole)
+    found = events(run.folder / "tensorboard")
+    assert set(found) == set(whole.history) - {"epoch"}
+    for name in ("val_loss", "loss_tau", "learning_rate"):
+        assert [epoch for epoch, _ in found[name]] == [1, 2, 3]
+        np.testing.assert_allclose([v for _, v in found[name]], whole.history[name], rtol=1e-6)
+    run(tensorboard=True, epochs=1, clip_norm=1.0)
+    assert len(events(run.folder / "tensorboard")["loss"]) == 1, "anew, so are the events"
+
+
+def test_a_state_of_another_version_starts_anew(run, monkeypatch):
+    monkeypatch.setattr(state, "FORMAT", "skyweave training state 1")
+    run(epochs=1)
+    monkeypatch.undo()
+    run(epochs=1)
+    assert run.said("belongs to other settings or data")
 
 
 def test_states_are_saved_within_an_epoch_and_two_are_kept(run, monkeypatch):
@@ -253,9 +545,13 @@ def test_deadline_leaves_time_for_a_step_and_a_save():
         for seconds in (60.0, 0.1, 0.2):
             interruption.took(seconds)
         assert interruption.reason is None, "the first step compiles and is no measure"
-        interruption.save_s = 4.0
+        interruption.saved(4.0)
         assert interruption.reason is None
-        interruption.save_s = 4.9
+        interruption.coming_s = 1.9
+        assert interruption.reason == "its limit of 10 s"
+        interruption.coming_s = 0.0
+        interruption.saved(4.9)
+        interruption.saved(0.1)
         assert interruption.reason == "its limit of 10 s"
 
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from skyweave.training.schedule import Schedule
+from skyweave.training.schedule import Schedule, factor
 
 
 def follow(losses, plateau=2, stop=4):
@@ -38,6 +38,19 @@ def test_patience_of_one():
 def test_best_is_the_least():
     schedule = follow([5, 3, 4])[1]
     assert (schedule.best, schedule.still, schedule.without_gain) == (3, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "factors"),
+    [
+        ("plateau", 0, [1, 1, 1, 1, 1, 1]),
+        ("plateau", 2, [1 / 2, 1, 1, 1, 1, 1]),
+        ("cosine", 0, [1, (2 + 3**0.5) / 4, 3 / 4, 1 / 2, 1 / 4, (2 - 3**0.5) / 4]),
+        ("cosine", 3, [1 / 3, 2 / 3, 1, 1, 3 / 4, 1 / 4]),
+    ],
+)
+def test_factors_of_six_updates(schedule, warmup, factors):
+    assert [factor(schedule, u, warmup, 6) for u in range(6)] == pytest.approx(factors)
 
 
 def test_survives_json_before_the_first_epoch():

@@ -12,14 +12,15 @@ class Interruption:
     """Watch for SIGTERM, SIGINT and a deadline while the block runs.
 
     `deadline_s` counts from the block's start. It is near when what comes next could pass it: twice
-    the longest of the last steps and the last save.
+    the longest of the last steps and saves, and `coming_s`, what is known to come besides.
     """
 
     def __init__(self, deadline_s: float | None) -> None:
         self.deadline_s = deadline_s
         self.signal: str | None = None
-        self.save_s = 0.0
+        self.coming_s = 0.0
         self._steps: deque[float] = deque(maxlen=20)
+        self._saves: deque[float] = deque(maxlen=5)
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -46,6 +47,10 @@ class Interruption:
         """Note how long a step lasted."""
         self._steps.append(seconds)
 
+    def saved(self, seconds: float) -> None:
+        """Note how long it took to save."""
+        self._saves.append(seconds)
+
     @property
     def reason(self) -> str | None:
         """Why to stop now, or None."""
@@ -55,7 +60,7 @@ class Interruption:
             return None
         # The first step compiles and is no measure of the next.
         recent = list(self._steps)[1:] or list(self._steps)
-        margin = 2 * (max(recent, default=0.0) + self.save_s)
+        margin = 2 * (max(recent, default=0.0) + max(self._saves, default=0.0)) + self.coming_s
         if time.monotonic() - self._start + margin >= self.deadline_s:
             return f"its limit of {self.deadline_s:g} s"
         return None

@@ -1,19 +1,96 @@
 """What a process that trains sets before the first operation."""
 
+import os
+from dataclasses import dataclass
+
 import keras
 
+from skyweave.config import Training
+from skyweave.errors import UserError
 
-def prepare(seed: int, threads: int | None = None) -> None:
-    """Seed all generators, ask for deterministic operations, and keep to `threads` threads.
 
-    To be called before a network is built: TensorFlow fixes its threads at the first operation.
+@dataclass(frozen=True)
+class Numerics:
+    """What `auto` in the settings means here."""
+
+    precision: str
+    xla: bool
+    deterministic: bool
+
+
+def numerics(settings: Training, device: str | None = None) -> Numerics:
+    """Precision, XLA and determinism on `device` (``cpu`` or ``gpu``; this process's if None).
+
+    Raises `UserError` for settings that the running backend cannot have together.
     """
+    jax = keras.backend.backend() == "jax"
+    if settings.xla is False and jax:
+        raise UserError("training.xla", "`auto` or `true` with JAX, whose steps are XLA's", "false")
+    if settings.xla is True and settings.deterministic is True and not jax:
+        raise UserError(
+            "training.xla",
+            "`false` with `deterministic: true`: TensorFlow promises nothing for what XLA compiles",
+            "true",
+        )
+    gpu = (device or _device()) == "gpu"
+    deterministic = settings.deterministic
+    if deterministic == "auto":
+        deterministic = not gpu and (jax or settings.xla is not True)
+    xla = settings.xla
+    if xla == "auto":
+        xla = jax or (gpu and not deterministic)
+    precision = settings.precision
+    if precision == "auto":
+        precision = "bfloat16" if gpu and _has_bfloat16() else "float32"
+    return Numerics(precision, xla, deterministic)
+
+
+def prepare(seed: int, threads: int | None = None, settings: Training | None = None) -> None:
+    """Seed all generators, keep to `threads` threads, and set what `settings` say of numerics.
+
+    Without settings operations are deterministic float32. To be called before a network is built:
+    TensorFlow fixes its threads at the first operation, and layers take their precision when made.
+    """
+    tensorflow = keras.backend.backend() == "tensorflow"
+    if settings is not None and settings.deterministic is True and not tensorflow:
+        # Read when the first operation starts JAX, thus before its device can be asked for.
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    chosen = numerics(settings) if settings else Numerics("float32", False, True)
+    policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[chosen.precision]
+    keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(seed % 2**32)
-    if keras.backend.backend() != "tensorflow":
+    if not tensorflow:
         return
     import tensorflow as tf
 
-    tf.config.experimental.enable_op_determinism()
+    if chosen.deterministic:
+        tf.config.experimental.enable_op_determinism()
     if threads is not None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
+
+
+def _device() -> str:
+    """``gpu`` where the running backend sees an accelerator, else ``cpu``."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return "cpu" if jax.default_backend() == "cpu" else "gpu"
+    import tensorflow as tf
+
+    return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def _has_bfloat16() -> bool:
+    """Whether the accelerator computes in bfloat16 itself: NVIDIA's do from capability 8.0 on."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        capability = getattr(jax.devices()[0], "compute_capability", None)
+        return capability is None or float(capability) >= 8
+    import tensorflow as tf
+
+    details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+    capability = details.get("compute_capability")
+    return capability is not None and capability >= (8, 0)

@@ -1,13 +1,30 @@
-"""Lower the learning rate when the validation loss stands still, and stop when it goes on so."""
+"""How the learning rate moves, and when a training stops."""
 
 import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 
+def factor(schedule: str, update: int, warmup: int, updates: int) -> float:
+    """Factor on the learning rate of an update, counted from 0, of `updates` in all.
+
+    It rises linearly to 1 in the first `warmup` and stays there, or with ``cosine`` falls as half
+    a cosine that would be 0 one update after the last.
+    """
+    if update < warmup:
+        return (update + 1) / warmup
+    if schedule != "cosine":
+        return 1.0
+    return (1 + math.cos(math.pi * (update - warmup) / (updates - warmup))) / 2
+
+
 @dataclass(frozen=True)
 class Schedule:
-    """Counters after some epochs; an epoch gains when its loss is below the least before."""
+    """Counters after some epochs; an epoch gains when its loss is below the least before.
+
+    After `plateau_patience` epochs without a gain the learning rate is to be lowered, after
+    `stop_patience` the training ends.
+    """
 
     factor: float
     plateau_patience: int

@@ -16,7 +16,7 @@ import numpy as np
 from skyweave import files
 from skyweave.training.schedule import Schedule
 
-FORMAT = "skyweave training state 1"
+FORMAT = "skyweave training state 2"
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
 
 
@@ -25,6 +25,8 @@ class State:
     """Where a training stands; `epoch`, `step`, `validated` are the cursor, counted from 0."""
 
     schedule: Schedule
+    #: The learning rate but for its schedule's factor: what a plateau lowers.
+    rate: float
     epoch: int = 0
     step: int = 0
     #: Batches of validation that follow the epoch's last step.
@@ -40,7 +42,7 @@ class State:
 
 
 #: What of a state is plain values.
-_PLAIN = ("epoch", "step", "validated", "sums", "validation_sums", "seconds", "history")
+_PLAIN = ("rate", "epoch", "step", "validated", "sums", "validation_sums", "seconds", "history")
 
 
 def digest(identity: Mapping[str, Any]) -> str:
@@ -77,22 +79,27 @@ class StateFolder:
         identity: str,
         model: keras.Model,
         optimizer: keras.Optimizer,
+        sums: Sequence[keras.Variable],
         log: Callable[[str], None],
     ) -> None:
         self.folder, self.identity, self.log = Path(folder), identity, log
-        self.model, self.optimizer = model, optimizer
+        #: What of a state is variables' values.
+        self.groups = {"model": model.variables, "optimizer": optimizer.variables, "sums": sums}
 
     def files(self) -> list[Path]:
         """State files, newest first."""
         return sorted(self.folder.glob("state-*.npz"), reverse=True)
 
     def save(self, state: State) -> Path:
-        """Write `state` with the values of the model's and the optimizer's variables."""
-        groups = {
-            "model": values(self.model.variables),
-            "optimizer": values(self.optimizer.variables),
-            "best": state.best,
-        }
+        """Write `state` with the values of all variables.
+
+        Raises `FloatingPointError` where one is not finite: nobody could go on from there.
+        """
+        groups = {name: values(variables) for name, variables in self.groups.items()}
+        for name, arrays in groups.items():
+            if not all(np.isfinite(array).all() for array in arrays):
+                raise FloatingPointError(f"the {name}'s variables")
+        groups["best"] = state.best
         about = {
             "format": FORMAT,
             "identity": self.identity,
@@ -128,8 +135,8 @@ class StateFolder:
             if about["identity"] != self.identity:
                 self.log(f"{path} belongs to other settings or data: training starts anew")
                 return None
-            assign(self.model.variables, groups["model"])
-            assign(self.optimizer.variables, groups["optimizer"])
+            for name, variables in self.groups.items():
+                assign(variables, groups[name])
             schedule = Schedule(**about["schedule"])
             return State(schedule, **about["state"], best=groups["best"])
         return None
@@ -139,14 +146,15 @@ class StateFolder:
         with path.open("rb") as handle, np.load(handle, allow_pickle=False) as entries:
             about = json.loads(entries["about"].tobytes())
             if about["format"] != FORMAT:
-                raise ValueError(f"format {about['format']!r}")
+                # Of another version of skyweave, whose settings are others too.
+                return about | {"identity": None}, {}
             groups = {
                 name: [entries[f"{name}-{i}"] for i in range(count)]
                 for name, count in about["counts"].items()
             }
         if about["identity"] == self.identity:
-            for name, owner in (("model", self.model), ("optimizer", self.optimizer)):
-                shapes = [tuple(v.shape) for v in owner.variables]
+            for name, variables in self.groups.items():
+                shapes = [tuple(v.shape) for v in variables]
                 if shapes != [a.shape for a in groups[name]]:
                     raise ValueError(f"other shapes of the {name}'s variables")
         return about, groups
