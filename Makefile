@@ -11,10 +11,10 @@ export KERAS_HOME ?= $(CURDIR)/.cache/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: help env run test test-slow lint cost config-docs graph screenshot
+.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation bench
 
 help: ## list the targets
-	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 	@echo "CORES=$(CORES) GPUS=$(GPUS): what 'run' takes at once.  ARGS=: more for snakemake or pytest."
 
 env: ## build the environment, .venv, where it is not current
@@ -25,10 +25,14 @@ run: env ## run config/config.yaml and write the report
 	@echo "report: results/report/index.html"
 
 test: env ## run the tests
-	pytest -m "not slow" $(ARGS)
+	pytest -m "not slow and not slurm" $(ARGS)
 
 test-slow: env ## run the slow tests
 	pytest -m slow $(ARGS) || [ $$? = 5 ] # 5: there are none
+
+test-slurm: env ## run the tests on a Slurm, installed and started here
+	envs/slurm || [ $$? = 77 ] # 77: it cannot be had here, and the tests are skipped
+	pytest -m slurm $(ARGS)
 
 lint: env ## check style, workflow and types
 	ruff check .
@@ -45,6 +49,13 @@ graph: env ## draw docs/rulegraph.svg
 
 screenshot: env ## picture the report of the last run as docs/report.png
 	python tests/browser.py results/report/index.html docs/report.png
+
+check-simulation: env ## hold the simulation against published numbers and CAMB: docs/simulation.md
+	OMP_NUM_THREADS=1 python -m skyweave.tasks.simulation_checks docs/simulation.md
+
+bench: env ## run benchmarks/ and make docs/benchmarks.md
+	python -m benchmarks
+	python -m benchmarks.page
 
 cost: env ## print time and memory of the last run, by rule
 	python -m skyweave.report.cost results
