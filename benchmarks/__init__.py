@@ -1,0 +1,1 @@
+"""How fast skyweave is: `python -m benchmarks [names]` from the top of the checkout."""
