@@ -15,8 +15,8 @@ def losses():
 
     from skyweave.config import Network
     from skyweave.networks.registry import build
-    from skyweave.training.gradients import make_steps
-    from skyweave.training.losses import mean_squared_errors
+    from skyweave.training.method import Learner, Place
+    from skyweave.training.supervised import Supervised
 
     rng = np.random.default_rng(0)
     model = build(Network(width=0.0625, dropout=0), 16, ("q", "u"), ("a", "b"), 1)
@@ -24,12 +24,10 @@ def losses():
         if variable.path.endswith("kernel"):
             fan_in = np.prod(variable.shape[:-1])
             variable.assign(rng.standard_normal(variable.shape) / np.sqrt(fan_in))
-    optimizer = keras.optimizers.Adam(1e-3)
-    optimizer.build(model.trainable_variables)
-    steps = make_steps(model, optimizer, mean_squared_errors)
+    steps = Supervised(Learner(model, keras.optimizers.Adam(1e-3)))
     x = rng.standard_normal((4, 16, 16, 2)).astype(np.float32)
     y = {name: rng.standard_normal((4, 16, 16, 1)).astype(np.float32) for name in ("a", "b")}
-    found = [steps.train(x, y)[0] for _ in range(4)] + [steps.evaluate(x, y)]
+    found = [steps.train(x, y, Place(i, i))[0] for i in range(4)] + [steps.evaluate(x, y)]
     return [[step[name] for name in ("a", "b")] for step in found]
 
 
@@ -40,8 +38,8 @@ def clipped():
     """
     import keras
 
-    from skyweave.training.gradients import make_steps
-    from skyweave.training.losses import mean_squared_errors
+    from skyweave.training.method import Learner, Place
+    from skyweave.training.supervised import Supervised
 
     rng = np.random.default_rng(0)
     start = [rng.standard_normal(s).astype(np.float32) for s in ((5, 4), (4,), (4, 1), (1,))]
@@ -52,7 +50,7 @@ def clipped():
         ("free", {}, 1),
         ("clipped", {"clip_norm": 0.1}, 1),
         ("unreached", {"clip_norm": 1e3}, 1),
-        ("compiled", {"clip_norm": 0.1, "xla": True}, 1),
+        ("compiled", {"clip_norm": 0.1}, 1),
         ("accumulated", {"clip_norm": 0.1, "accumulate": True}, 4),
     ):
         image = keras.Input((5,))
@@ -60,20 +58,18 @@ def clipped():
         model = keras.Model(image, {"a": keras.layers.Dense(1)(hidden)})
         for variable, value in zip(model.trainable_variables, start, strict=True):
             variable.assign(value)
-        optimizer = keras.optimizers.SGD(1.0)
-        optimizer.build(model.trainable_variables)
-        steps = make_steps(model, optimizer, mean_squared_errors, **options)
+        learner = Learner(model, keras.optimizers.SGD(1.0), **options)
+        steps = Supervised(learner, xla=name == "compiled")
         rows = []
-        for _ in range(3):
-            if parts == 1:
-                losses, norm = steps.train(x, y)
-                rows.append([losses["a"], norm])
-                continue
-            found_losses = [
-                steps.add(part, {"a": target})[0]["a"]
-                for part, target in zip(np.split(x, parts), np.split(y["a"], parts), strict=True)
-            ]
-            rows.append([np.mean(found_losses), steps.update(parts)])
+        for update in range(3):
+            taken = []
+            for i, (part, truth) in enumerate(
+                zip(np.split(x, parts), np.split(y["a"], parts), strict=True)
+            ):
+                place = Place(update * parts + i, update, parts, last=i + 1 == parts)
+                taken.append(steps.train(part, {"a": truth}, place))
+            # The norm of the last is that of the mean gradient.
+            rows.append([np.mean([losses["a"] for losses, _ in taken]), taken[-1][1]])
         weights = [keras.ops.convert_to_numpy(v.value) for v in model.trainable_variables]
         found[name] = np.array(rows).ravel().tolist()
         found[name] += np.concatenate([w.ravel() for w in weights]).tolist()

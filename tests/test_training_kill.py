@@ -56,9 +56,11 @@ def _train(task):
     from skyweave.data.normalization import Normalization
     from skyweave.data.shards import ShardSet, write_shard
     from skyweave.networks.registry import build
-    from skyweave.training import supervised
+    from skyweave.training.loop import train
+    from skyweave.training.method import learner
     from skyweave.training.runtime import prepare
     from skyweave.training.state import values
+    from skyweave.training.supervised import Supervised
 
     shard = Path(task["state"] + ".h5")
     rng = np.random.default_rng(0)
@@ -78,9 +80,6 @@ def _train(task):
         BatchFeed(shards, ["q_obs", "u_obs"], ["kappa"], normalization, part, 4, 1, ("run",))
         for part in (range(20), range(20, 28))
     ]
-    optimizers = []
-    adam = supervised.keras.optimizers.Adam
-    supervised.keras.optimizers.Adam = lambda rate: optimizers.append(adam(rate)) or optimizers[0]
     die = task["die"] or {}
     if die:
         _arm(die["at"], die["count"], die.get("part", 0.5))
@@ -92,16 +91,21 @@ def _train(task):
         x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
         x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.3, seed=3)(x))
         model = keras.Model(image, {"kappa": keras.layers.Conv2D(1, 1)(x)})
-    history = supervised.train(
-        model,
+    settings = Training(batch=4, save_minutes=die.get("save_minutes", 1e-9), **task["settings"])
+    method = Supervised(learner(model, settings))
+    history = train(
+        method,
         *feeds,
-        Training(batch=4, save_minutes=die.get("save_minutes", 1e-9), **task["settings"]),
+        settings,
         state_folder=task["state"],
         identity={"run": "run"},
         log=lambda line: print(line, file=sys.stderr, flush=True),
     )
-    arrays = {f"model-{i}": value for i, value in enumerate(values(model.variables))}
-    arrays |= {f"adam-{i}": value for i, value in enumerate(values(optimizers[0].variables))}
+    arrays = {
+        f"{name}-{i}": value
+        for name, variables in method.groups.items()
+        for i, value in enumerate(values(variables))
+    }
     arrays |= {name: history[name].to_numpy() for name in history if name != "seconds"}
     np.savez(task["out"], **arrays)
 
@@ -112,7 +116,7 @@ def _arm(at, count, part):
     `part` is how much of a state is written by then where one is half-written.
     """
     from skyweave.training.interruption import Interruption
-    from skyweave.training.supervised import _Loop
+    from skyweave.training.loop import _Loop
 
     left = [count]
 
@@ -155,7 +159,7 @@ def _arm(at, count, part):
 def serve():
     """A task a line in; the exit status or the signal of its child a line out."""
     import skyweave.networks.registry
-    import skyweave.training.supervised  # noqa: F401
+    import skyweave.training.loop  # noqa: F401
 
     for line in sys.stdin:
         task = json.loads(line)

@@ -1,6 +1,5 @@
 """The training loop: what it returns, when it stops, and what it makes of a saved state."""
 
-import dataclasses
 import json
 import os
 import signal
@@ -17,12 +16,14 @@ from skyweave.data.feed import BatchFeed
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.errors import Unfinished, UserError
-from skyweave.training import interruption, state, supervised
+from skyweave.training import interruption, loop, state
 from skyweave.training.interruption import Interruption
 from skyweave.training.lock import Lock
+from skyweave.training.loop import train
+from skyweave.training.method import learner
 from skyweave.training.runtime import prepare
 from skyweave.training.state import StateFolder, values
-from skyweave.training.supervised import train
+from skyweave.training.supervised import Supervised
 
 SETTINGS = Training(epochs=3, batch=4, learning_rate=0.01)
 IDENTITY = {"run": "toy", "network": {"name": "toy"}}
@@ -73,11 +74,11 @@ class Run:
     def __call__(
         self, settings=SETTINGS, identity=IDENTITY, log=None, deadline_s=None, net=toy, **changes
     ):
-        self.model = net()
+        self.model, settings = net(), settings.model_copy(update=changes)
         return train(
-            self.model,
+            Supervised(learner(self.model, settings)),
             *self.feeds,
-            settings.model_copy(update=changes),
+            settings,
             state_folder=self.folder,
             identity=identity,
             deadline_s=deadline_s,
@@ -186,34 +187,29 @@ def test_the_margin_covers_slow_saves_and_compilations(run, monkeypatch, step_s,
     the first compilation and the first save are foretold by nothing.
     """
     clock = [0.0]
-    for module in (supervised, interruption):
+    for module in (loop, interruption):
         monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    whole_save, whole_steps = StateFolder.save, supervised.make_steps
+    whole_save = StateFolder.save
 
     def save(self, state):
         clock[0] += save_s
         return whole_save(self, state)
 
-    def make_steps(*arguments, **keywords):
-        compiled = set()
+    def slow(found):
+        """A step of a freshly made method, which compiles first."""
 
-        def step(name, found):
-            def take(x, y):
-                clock[0] += step_s if name in compiled else compile_s
-                compiled.add(name)
-                return found
+        def take(self, *_):
+            compiled = self.__dict__.setdefault("compiled", set())
+            clock[0] += step_s if found[1] in compiled else compile_s
+            compiled.add(found[1])
+            return found[0]
 
-            return take
+        return take
 
-        losses = {"kappa": 1.0, "tau": 1.0}
-        return dataclasses.replace(
-            whole_steps(*arguments, **keywords),
-            train=step("train", (losses, 1.0)),
-            evaluate=step("evaluate", losses),
-        )
-
+    losses = {"kappa": 1.0, "tau": 1.0}
     monkeypatch.setattr(StateFolder, "save", save)
-    monkeypatch.setattr(supervised, "make_steps", make_steps)
+    monkeypatch.setattr(Supervised, "train", slow(((losses, 1.0), "train")))
+    monkeypatch.setattr(Supervised, "evaluate", slow((losses, "evaluate")))
     ends = []
     for limit in range(2 * save_s + compile_s + 2, 600, 12):
         clock[0] = 0.0
@@ -309,9 +305,7 @@ def test_what_changes_the_result_is_another_training(run, changes, anew):
 def test_rate_falls_and_training_stops_on_a_plateau(run, monkeypatch):
     """Validation losses 3, 2, 2, 2, 2 with patiences 1 and 3."""
     losses = iter([3.0, 2.0, 2.0, 2.0, 2.0])
-    monkeypatch.setattr(
-        supervised._Loop, "_validate", lambda self: {"kappa": next(losses), "tau": 0.0}
-    )
+    monkeypatch.setattr(loop._Loop, "_validate", lambda self: {"kappa": next(losses), "tau": 0.0})
     history = run(epochs=9, plateau_patience=1, stop_patience=3, plateau_factor=0.5)
     rates = history["learning_rate"] / SETTINGS.learning_rate
     np.testing.assert_allclose(rates, [1, 1, 1, 0.5, 0.25], rtol=1e-6)
@@ -321,13 +315,13 @@ def test_rate_falls_and_training_stops_on_a_plateau(run, monkeypatch):
 def test_cosine_falls_over_all_updates(run, monkeypatch):
     """5 steps of 3 epochs, two a step: updates 0 to 8, of which 3 warm up."""
     rates = []
-    whole_rate = supervised._Loop._set_rate
+    whole_rates = loop._Loop._set_rates
 
-    def spy(self):
-        whole_rate(self)
-        rates.append(float(self.optimizer.learning_rate))
+    def spy(self, update):
+        whole_rates(self, update)
+        rates.append(self.learning_rate)
 
-    monkeypatch.setattr(supervised._Loop, "_set_rate", spy)
+    monkeypatch.setattr(loop._Loop, "_set_rates", spy)
     cosine = {"schedule": "cosine", "warmup_updates": 3, "accumulate": 2}
     history = run(**cosine)
     falling = [(1 + np.cos(np.pi * i / 6)) / 2 for i in range(6)]
@@ -340,9 +334,7 @@ def test_cosine_falls_over_all_updates(run, monkeypatch):
 
 def test_warmup_precedes_the_plateau(run, monkeypatch):
     losses = iter([3.0, 3.0, 3.0])
-    monkeypatch.setattr(
-        supervised._Loop, "_validate", lambda self: {"kappa": next(losses), "tau": 0.0}
-    )
+    monkeypatch.setattr(loop._Loop, "_validate", lambda self: {"kappa": next(losses), "tau": 0.0})
     history = run(warmup_updates=10, plateau_patience=1)
     np.testing.assert_allclose(history["learning_rate"], [0.005, 0.01, 0.005], rtol=1e-6)
 

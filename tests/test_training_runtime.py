@@ -8,9 +8,10 @@ from skyweave.config import Network, Training
 from skyweave.errors import UserError
 from skyweave.networks.registry import build
 from skyweave.training import runtime
-from skyweave.training.gradients import make_steps
 from skyweave.training.losses import mean_squared_errors
+from skyweave.training.method import Learner, Place
 from skyweave.training.runtime import Numerics, numerics, prepare
+from skyweave.training.supervised import Supervised
 
 
 @pytest.fixture(autouse=True)
@@ -98,8 +99,7 @@ def test_xla_takes_the_same_steps():
         hidden = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3, padding="same")(image))
         model = keras.Model(image, {"a": keras.layers.Conv2D(1, 1)(hidden)})
         optimizer = keras.optimizers.Adam(1e-2)
-        optimizer.build(model.trainable_variables)
-        steps = make_steps(model, optimizer, mean_squared_errors, xla=xla)
-        rows = [steps.train(x, y) for _ in range(3)]
+        steps = Supervised(Learner(model, optimizer), xla=xla)
+        rows = [steps.train(x, y, Place(batch=i, update=i)) for i in range(3)]
         found.append([[row[0]["a"], row[1]] for row in rows] + [[steps.evaluate(x, y)["a"], 0]])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-4)

@@ -28,6 +28,9 @@ class Training(Settings):
         "fewer at the end of a pass.",
     )
     learning_rate: Positive = Field(0.001, description="Adam's learning rate at the start.")
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="Decay of Adam's mean of the gradients."
+    )
     schedule: Literal["plateau", "cosine"] = Field(
         "plateau",
         description="The learning rate falls when the validation loss stands still, or as half a "

@@ -53,8 +53,10 @@ def train_run(
     begun = time.monotonic()
     from skyweave.networks.card import Card, save_network
     from skyweave.networks.registry import build
-    from skyweave.training.runtime import prepare
-    from skyweave.training.supervised import train
+    from skyweave.training.loop import train
+    from skyweave.training.method import learner
+    from skyweave.training.runtime import numerics, prepare
+    from skyweave.training.supervised import Supervised
 
     prepare(seed, threads, run.training)
     maps = ShardSet(shards)
@@ -74,8 +76,9 @@ def train_run(
         for part in ("train", "validation")
     }
     model = build(run.network, maps.pixels, run.inputs, run.targets, seed)
+    method = Supervised(learner(model, run.training), xla=numerics(run.training).xla)
     epochs = train(
-        model,
+        method,
         feeds["train"],
         feeds["validation"],
         run.training,

@@ -6,7 +6,7 @@ import os
 import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,27 @@ import numpy as np
 from skyweave import files
 from skyweave.training.schedule import Schedule
 
-FORMAT = "skyweave training state 2"
+FORMAT = "skyweave training state 3"
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass
+class Means:
+    """Running means by name; a value may be missing now and then."""
+
+    sums: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, values: Mapping[str, float], weight: int = 1) -> None:
+        """Take in values, each as often as `weight` says."""
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value * weight
+            self.counts[name] = self.counts.get(name, 0) + weight
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each."""
+        return {name: total / self.counts[name] for name, total in self.sums.items()}
 
 
 @dataclass
@@ -25,15 +44,15 @@ class State:
     """Where a training stands; `epoch`, `step`, `validated` are the cursor, counted from 0."""
 
     schedule: Schedule
-    #: The learning rate but for its schedule's factor: what a plateau lowers.
-    rate: float
+    #: Factor on the learning rates that plateaus have lowered.
+    lowered: float = 1.0
     epoch: int = 0
     step: int = 0
     #: Batches of validation that follow the epoch's last step.
     validated: int = 0
-    #: Sums of the losses over the epoch's steps and over its validation patches, by output.
-    sums: dict[str, float] = field(default_factory=dict)
-    validation_sums: dict[str, float] = field(default_factory=dict)
+    #: The losses of the epoch's steps, and of its validation patches.
+    losses: Means = field(default_factory=Means)
+    validation: Means = field(default_factory=Means)
     #: Seconds that the epoch took so far.
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
@@ -42,7 +61,8 @@ class State:
 
 
 #: What of a state is plain values.
-_PLAIN = ("rate", "epoch", "step", "validated", "sums", "validation_sums", "seconds", "history")
+_PLAIN = ("lowered", "epoch", "step", "validated", "seconds", "history")
+_MEANS = ("losses", "validation")
 
 
 def digest(identity: Mapping[str, Any]) -> str:
@@ -77,14 +97,12 @@ class StateFolder:
         self,
         folder: str | os.PathLike,
         identity: str,
-        model: keras.Model,
-        optimizer: keras.Optimizer,
-        sums: Sequence[keras.Variable],
+        groups: Mapping[str, Sequence[keras.Variable]],
         log: Callable[[str], None],
     ) -> None:
         self.folder, self.identity, self.log = Path(folder), identity, log
         #: What of a state is variables' values.
-        self.groups = {"model": model.variables, "optimizer": optimizer.variables, "sums": sums}
+        self.groups = dict(groups)
 
     def files(self) -> list[Path]:
         """State files, newest first."""
@@ -105,6 +123,7 @@ class StateFolder:
             "identity": self.identity,
             "schedule": state.schedule.to_dict(),
             "state": {name: getattr(state, name) for name in _PLAIN},
+            "means": {name: asdict(getattr(state, name)) for name in _MEANS},
             "counts": {name: len(arrays) for name, arrays in groups.items()},
         }
         entries = {
@@ -138,7 +157,8 @@ class StateFolder:
             for name, variables in self.groups.items():
                 assign(variables, groups[name])
             schedule = Schedule(**about["schedule"])
-            return State(schedule, **about["state"], best=groups["best"])
+            means: dict[str, Any] = {n: Means(**values) for n, values in about["means"].items()}
+            return State(schedule, **about["state"], **means, best=groups["best"])
         return None
 
     def _read(self, path: Path) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:

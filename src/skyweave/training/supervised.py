@@ -1,339 +1,57 @@
-"""Supervised training: the loop, from the first step or from where a killed run stood."""
+"""Supervised training: a network learns the truths of its inputs."""
 
-import math
-import os
-import time
-from collections.abc import Mapping
-from dataclasses import asdict
-from typing import Any, TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
-import pandas as pd
 
-from skyweave.config import Training
-from skyweave.data.feed import BatchFeed
-from skyweave.errors import Unfinished, UserError
-from skyweave.files import versions
-from skyweave.training.events import Events
-from skyweave.training.gradients import Steps, make_steps
-from skyweave.training.interruption import Interruption
-from skyweave.training.lock import Lock
+from skyweave.training.gradients import seam
 from skyweave.training.losses import mean_squared_errors
-from skyweave.training.progress import Log, Progress, to_stderr
-from skyweave.training.runtime import numerics
-from skyweave.training.schedule import Schedule, factor
-from skyweave.training.state import State, StateFolder, assign, digest, signature, values
-
-#: Settings that may change while a training goes on.
-FREE_SETTINGS = {"epochs", "save_minutes", "tensorboard"}
-#: Settings of which only counts what they mean here.
-NUMERICS = {"precision", "xla", "deterministic"}
+from skyweave.training.method import Learner, Losses, Place, numbers
 
 
-def train(
-    model: keras.Model,
-    feed_train: BatchFeed,
-    feed_validation: BatchFeed,
-    settings: Training,
-    *,
-    state_folder: str | os.PathLike,
-    identity: Mapping[str, Any],
-    deadline_s: float | None = None,
-    log: Log | None = None,
-    terminal: TextIO | None = None,
-) -> pd.DataFrame:
-    """Train `model` and leave the weights of the least validation loss in it.
-
-    Returns a row an epoch: `epoch` (from 1), `loss`, `loss_<output>`, `val_loss`,
-    `val_loss_<output>` (mean squared errors of normalized maps, the totals their sums),
-    `learning_rate` (of the epoch's last update), `seconds`.
-
-    The network is made after `runtime.prepare` with the same settings, which sets its precision.
-    `state_folder` holds what it takes to go on after a kill, and is locked meanwhile; a state of
-    other settings, network, data, Keras version or `identity` (plain values) gives way to the new
-    training's. Raises `Unfinished`, the state saved, before `deadline_s` seconds have passed and on
-    SIGTERM or SIGINT; `UserError` where another process trains in the folder, and for a loss,
-    gradient or weight that is not finite, the last state left as it was. Lines go to `log` and, if
-    it is a terminal, a progress bar to `terminal` (both stderr if None).
-    """
-    log = log or to_stderr
-    optimizer = keras.optimizers.Adam(settings.learning_rate)
-    optimizer.build(model.trainable_variables)
-    chosen = numerics(settings)
-    steps = make_steps(
-        model,
-        optimizer,
-        mean_squared_errors,
-        clip_norm=settings.clip_norm,
-        accumulate=settings.accumulate > 1,
-        xla=chosen.xla,
-    )
-    name = digest(
-        {
-            "identity": dict(identity),
-            "settings": settings.model_dump(exclude=FREE_SETTINGS | NUMERICS),
-            "numerics": asdict(chosen),
-            "cosine": settings.epochs if settings.schedule == "cosine" else None,
-            "model": signature(model.variables),
-            "policy": keras.config.dtype_policy().name,
-            "backend": keras.backend.backend(),
-            "versions": versions("keras"),
-            "data": (feed_train.fingerprint, feed_validation.fingerprint),
-        }
-    )
-    with Interruption(deadline_s) as interruption, Lock(state_folder) as lock:
-        folder = StateFolder(state_folder, name, model, optimizer, steps.sums, log)
-        start = {group: values(variables) for group, variables in folder.groups.items()}
-        state = folder.load()
-        if state is not None and len(state.history) > settings.epochs:
-            log(f"the state has {len(state.history)} epochs, more than asked: training starts anew")
-            for group, variables in folder.groups.items():
-                assign(variables, start[group])
-            state = None
-        if state is None:
-            state = State(
-                Schedule(
-                    settings.plateau_factor, settings.plateau_patience, settings.stop_patience
-                ),
-                rate=float(np.float32(settings.learning_rate)),
-            )
-        else:
-            log(f"going on from epoch {state.epoch + 1}, step {state.step}")
-        with Events(
-            folder.folder / "tensorboard", wanted=settings.tensorboard, anew=not state.history
-        ) as events:
-            loop = _Loop(
-                model,
-                optimizer,
-                steps,
-                feed_train,
-                feed_validation,
-                settings,
-                folder,
-                lock,
-                interruption,
-                events,
-                state,
-                log,
-            )
-            loop.run(terminal)
-    assign(model.variables, state.best)
-    return pd.DataFrame(state.history).astype({"epoch": "int64"})
-
-
-class _Loop:
-    """One process's part of a training; everything that must outlast it is in `state`."""
+class Supervised:
+    """The learner's network is trained on the sum of `losses` of its outputs, which it names."""
 
     def __init__(
-        self,
-        model: keras.Model,
-        optimizer: keras.Optimizer,
-        steps: Steps,
-        feed_train: BatchFeed,
-        feed_validation: BatchFeed,
-        settings: Training,
-        folder: StateFolder,
-        lock: Lock,
-        interruption: Interruption,
-        events: Events,
-        state: State,
-        log: Log,
+        self, learner: Learner, losses: Losses = mean_squared_errors, *, xla: bool = False
     ) -> None:
-        self.model, self.optimizer, self.steps = model, optimizer, steps
-        self.feed_train, self.feed_validation = feed_train, feed_validation
-        self.settings, self.folder, self.lock = settings, folder, lock
-        self.interruption, self.events = interruption, events
-        self.state, self.log = state, log
-        #: Seconds of the first step, which compiles; the first of validation compiles as well.
-        self.first_s: float | None = None
-        #: The optimizer's learning rate; asking it each step would wait for the device.
-        self.rate = float(keras.ops.convert_to_numpy(optimizer.learning_rate))
-        self.validation_compiled = False
+        self.model = learner.model
+        self.learners: Sequence[Learner] = (learner,)
+        self.groups: Mapping[str, Sequence[keras.Variable]] = {
+            "model": learner.model.variables,
+            "optimizer": learner.optimizer.variables,
+            "sums": learner.sums,
+        }
+        self.identity: Mapping[str, Any] = {"method": "supervised"}
+        at = seam(learner.variables, xla=xla)
 
-    @property
-    def finished(self) -> bool:
-        return self.state.epoch >= self.settings.epochs or self.state.schedule.stop
+        def train(x: Any, y: Any, count: Any, *, last: bool) -> Any:
+            def loss() -> Any:
+                values = losses(self.model(x, training=True), y)
+                return sum(values.values()), values
 
-    def run(self, terminal: TextIO | None) -> None:
-        """Go on until the end, a signal or the deadline."""
-        if self.finished:
-            return
-        per_epoch = self.feed_train.steps
-        self.per_epoch = -(-per_epoch // self.settings.accumulate)
-        self.updates = self.settings.epochs * self.per_epoch
-        if self.settings.schedule == "cosine" and self.settings.warmup_updates >= self.updates:
-            raise UserError(
-                "training.warmup_updates",
-                f"fewer than the {self.updates} updates of all epochs",
-                self.settings.warmup_updates,
-            )
-        done = self.state.epoch * per_epoch + self.state.step
-        self.progress = Progress(
-            self.settings.epochs * per_epoch, done, self.feed_train.batch, self.log, terminal
-        )
-        try:
-            self.saved = self.ticked = time.monotonic()
-            if self.interruption.deadline_s is not None:
-                # How long a save takes must be known before there is something to lose.
-                self._save()
-            self._stop_if_asked()
-            while not self.finished:
-                self._train_epoch()
-                self._end_epoch(self._validate())
-        finally:
-            self.progress.close()
+            _, values, gradients = at.gradient(loss, self.model.trainable_variables)
+            return values, learner.learn(gradients, last, count)
 
-    def _train_epoch(self) -> None:
-        state = self.state
-        if state.step >= self.feed_train.steps:
-            return
-        for x, y in self.feed_train.epoch(state.epoch, state.step):
-            self._step(x, y)
-            self.progress.step(state.epoch + 1, sum(state.sums.values()) / state.step)
-            # Validation follows, and may have to be compiled.
-            last = state.step == self.feed_train.steps and not self.validation_compiled
-            self.interruption.coming_s = (self.first_s or 0.0) if last else 0.0
-            self._pause()
+        self._train = {
+            True: at.compile(lambda x, y, count: train(x, y, count, last=True)),
+            False: at.compile(lambda x, y, count: train(x, y, count, last=False)),
+        }
+        self._evaluate = at.compile(lambda x, y: losses(self.model(x, training=False), y))
 
-    def _step(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> None:
-        """A batch, and an update of the weights where it is the last of `accumulate`."""
-        state, accumulate = self.state, self.settings.accumulate
-        where = f"step {state.step + 1}"
-        if accumulate == 1:
-            self._set_rate()
-            losses, norm = self.steps.train(x, y)
-        else:
-            losses, norm = self.steps.add(x, y)
-        self._check(losses, norm, where, x, y)
-        if accumulate > 1:
-            count = state.step % accumulate + 1
-            if count == accumulate or state.step + 1 == self.feed_train.steps:
-                self._set_rate()
-                self._check({}, self.steps.update(count), where, x, y)
-        state.step += 1
-        for output, loss in losses.items():
-            state.sums[output] = state.sums.get(output, 0.0) + loss
+    def train(
+        self, x: np.ndarray, y: Mapping[str, np.ndarray], place: Place
+    ) -> tuple[dict[str, float], float]:
+        """Take a step; its losses before the update, and the gradient's norm unclipped."""
+        values, norm = self._train[place.last](x, dict(y), np.float32(place.count))
+        return numbers(values, y), float(norm)
 
-    def _set_rate(self) -> None:
-        """The learning rate of the coming update, where it is another than the last."""
-        state, settings = self.state, self.settings
-        update = state.epoch * self.per_epoch + state.step // settings.accumulate
-        scale = factor(settings.schedule, update, settings.warmup_updates, self.updates)
-        rate = float(np.float32(state.rate * scale))
-        if rate != self.rate:
-            self.optimizer.learning_rate = self.rate = rate
+    def evaluate(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Losses of a batch; nothing changes."""
+        return numbers(self._evaluate(x, dict(y)), y)
 
-    def _validate(self) -> dict[str, float]:
-        """Mean of each output's loss over all validation patches."""
-        state = self.state
-        for x, y in self.feed_validation.in_order(state.validated):
-            losses = self.steps.evaluate(x, y)
-            self._check(losses, 0.0, "validation", x, y)
-            state.validated += 1
-            for output, loss in losses.items():
-                sums = state.validation_sums
-                sums[output] = sums.get(output, 0.0) + loss * len(x)
-            self.validation_compiled, self.interruption.coming_s = True, 0.0
-            self._pause()
-        count = self.feed_validation.realizations.size
-        return {output: total / count for output, total in state.validation_sums.items()}
-
-    def _end_epoch(self, validation: Mapping[str, float]) -> None:
-        state = self.state
-        loss = {output: total / state.step for output, total in state.sums.items()}
-        row = {"epoch": state.epoch + 1, "loss": sum(loss.values())}
-        row |= {f"loss_{output}": v for output, v in loss.items()}
-        row |= {"val_loss": sum(validation.values())}
-        row |= {f"val_loss_{output}": v for output, v in validation.items()}
-        row |= {"learning_rate": self.rate, "seconds": state.seconds}
-        state.schedule, gained, lower = state.schedule.after(row["val_loss"])
-        if gained:
-            state.best = values(self.model.variables)
-        if lower and self.settings.schedule == "plateau":
-            state.rate = float(np.float32(state.rate * state.schedule.factor))
-        state.history.append(row)
-        self.events.epoch(row)
-        state.epoch, state.step, state.validated = state.epoch + 1, 0, 0
-        state.sums, state.validation_sums, state.seconds = {}, {}, 0.0
-        note = "  (best)" if gained else ""
-        if state.schedule.stop:
-            note += f"  no gain in {state.schedule.without_gain} epochs: end"
-        self.progress.epoch(state.epoch, self.settings.epochs, row, note)
-        self._save()
-
-    def _pause(self) -> None:
-        """Between two steps: keep the time, save when it is due, stop when it is asked for."""
-        now = time.monotonic()
-        if self.first_s is None:
-            self.first_s = now - self.ticked
-        self.interruption.took(now - self.ticked)
-        self.state.seconds += now - self.ticked
-        self.ticked = now
-        self._stop_if_asked()
-        if now - self.saved >= 60 * self.settings.save_minutes:
-            self._save()
-
-    def _stop_if_asked(self) -> None:
-        reason = self.interruption.reason
-        if reason:
-            # Before the first step there is nothing new to save, nor time.
-            if self.ticked > self.saved:
-                self._save()
-            state = self.state
-            raise Unfinished(
-                f"stopped by {reason} in epoch {state.epoch + 1} after step {state.step}; "
-                "the state is saved, run again to go on"
-            )
-
-    def _save(self) -> None:
-        start = time.monotonic()
-        self.lock.check()
-        try:
-            self.folder.save(self.state)
-        except FloatingPointError as error:
-            state = self.state
-            raise self._diverged(
-                str(error), f"some that are not in epoch {state.epoch + 1} after step {state.step}"
-            ) from None
-        self.saved = self.ticked = time.monotonic()
-        self.interruption.saved(self.saved - start)
-
-    def _check(
-        self,
-        losses: Mapping[str, float],
-        norm: float,
-        where: str,
-        x: np.ndarray,
-        y: Mapping[str, np.ndarray],
-    ) -> None:
-        """Raise `UserError` for a loss or a gradient that is not finite: nothing is saved then."""
-        found = {f"the loss of {output!r}": loss for output, loss in losses.items()}
-        found["the gradient"] = norm
-        what = next((name for name, value in found.items() if not math.isfinite(value)), None)
-        if what is None:
-            return
-        state = self.state
-        if where == "validation":
-            numbers = self.feed_validation.numbers(None, state.validated)
-        else:
-            numbers = self.feed_train.numbers(state.epoch, state.step)
-        where = f"epoch {state.epoch + 1}, {where}"
-        finite = [np.isfinite(maps).all(axis=(1, 2, 3)) for maps in (x, *y.values())]
-        bad = numbers[~np.logical_and.reduce(finite)]
-        if bad.size:
-            raise UserError(
-                "dataset", "finite maps", f"others in realizations {_listed(bad)} ({where})"
-            )
-        raise self._diverged(what, f"{found[what]} in {where}, realizations {_listed(numbers)}")
-
-    def _diverged(self, what: str, found: str) -> UserError:
-        return UserError(
-            "training.learning_rate",
-            f"one with which {what} stays finite, or a `clip_norm`",
-            f"{self.settings.learning_rate:g}: {found}",
-        )
-
-
-def _listed(numbers: np.ndarray) -> str:
-    return ", ".join(str(number) for number in numbers)
+    def total(self, losses: Mapping[str, float]) -> float:
+        """Their sum."""
+        return sum(losses.values())
