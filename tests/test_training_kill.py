@@ -29,9 +29,9 @@ CHAIN = [
 ]
 
 
-def moments():
+def moments(seed):
     """Ten random lives of a longer training; half of them or more end while a state is saved."""
-    rng = random.Random(20)
+    rng = random.Random(seed)
     kinds = ["step", "seconds", "validation", "half-written", "before-rename"] * 2
     rng.shuffle(kinds)
     found = []
@@ -52,10 +52,12 @@ def _train(task):
     import keras
 
     from skyweave.config import Network, Training
+    from skyweave.config.runs import Adversarial as AdversarialSettings
     from skyweave.data.feed import BatchFeed
     from skyweave.data.normalization import Normalization
     from skyweave.data.shards import ShardSet, write_shard
     from skyweave.networks.registry import build
+    from skyweave.training.adversarial import Adversarial
     from skyweave.training.loop import train
     from skyweave.training.method import learner
     from skyweave.training.runtime import prepare
@@ -83,16 +85,30 @@ def _train(task):
     die = task["die"] or {}
     if die:
         _arm(die["at"], die["count"], die.get("part", 0.5))
-    if task["network"] == "resunet_cmb":
-        model = build(Network(width=0.0625), 16, feeds[0].inputs, feeds[0].targets, 1)
-    else:
-        # With what has a state of its own, but traced in a moment.
-        image = keras.Input((16, 16, 2))
+    settings = Training(batch=4, save_minutes=die.get("save_minutes", 1e-9), **task["settings"])
+
+    def convolutions(channels, *outputs):
+        """With what has a state of its own, but traced in a moment."""
+        image = keras.Input((16, 16, channels))
         x = keras.layers.Conv2D(4, 3, padding="same", activation="relu")(image)
         x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.3, seed=3)(x))
-        model = keras.Model(image, {"kappa": keras.layers.Conv2D(1, 1)(x)})
-    settings = Training(batch=4, save_minutes=die.get("save_minutes", 1e-9), **task["settings"])
-    method = Supervised(learner(model, settings))
+        return keras.Model(image, {name: keras.layers.Conv2D(1, 1)(x) for name in outputs})
+
+    if task["network"] == "resunet_cmb":
+        model = build(Network(width=0.0625), 16, feeds[0].inputs, feeds[0].targets, 1)
+        method = Supervised(learner(model, settings))
+    elif task["network"] == "supervised":
+        method = Supervised(learner(convolutions(2, "kappa"), settings))
+    else:
+        judge = convolutions(3, "logits")
+        judge = keras.Model(judge.input, judge.output["logits"])
+        method = Adversarial(
+            learner(convolutions(2, "kappa"), settings),
+            learner(judge, settings),
+            AdversarialSettings(**task["adversarial"]),
+            seed=1,
+            name="run",
+        )
     history = train(
         method,
         *feeds,
@@ -251,10 +267,35 @@ def test_random_kills_leave_no_trace(server, tmp_path):
         "clip_norm": 0.5,
         "warmup_updates": 10,
     }
-    lives = moments()
-    whole, resumed = chain(server, tmp_path, lives, network="small", settings=settings)
+    lives = moments(seed=20)
+    whole, resumed = chain(server, tmp_path, lives, network="supervised", settings=settings)
     assert 10 < len(whole["val_loss"]) < 40, "stopped early, not at once"
     assert len(set(whole["learning_rate"])) > 4
+    assert resumed >= 8, "a first life or two may have saved nothing"
+
+
+def test_random_kills_leave_no_trace_on_two_networks(server, tmp_path):
+    """That train against each other through all phases, told labels that are drawn."""
+    settings = {"epochs": 14, "learning_rate": 0.01, "clip_norm": 0.5, "stop_patience": 14}
+    adversarial = {
+        "fidelity": 1,
+        "warmup_generator": 3,
+        "warmup_discriminator": 2,
+        "generator_steps": 3,
+        "discriminator_steps": 2,
+        "real_labels": [0.7, 1],
+        "label_swap": 0.2,
+    }
+    whole, resumed = chain(
+        server,
+        tmp_path,
+        moments(seed=21),
+        network="adversarial",
+        settings=settings,
+        adversarial=adversarial,
+    )
+    assert {"generator-0", "discriminator-0", "loss_discriminator", "val_loss_kappa"} <= set(whole)
+    assert len(whole["val_loss"]) == 14
     assert resumed >= 8, "a first life or two may have saved nothing"
 
 

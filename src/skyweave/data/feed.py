@@ -91,6 +91,12 @@ class BatchFeed:
         """Realizations of a batch of an epoch, or of `in_order` with None, in its order."""
         return self.realizations[self._rows(epoch)[step]]
 
+    def broken(self, batch: Batch, epoch: int | None, step: int) -> np.ndarray:
+        """Those of `numbers` whose maps in the batch are not finite."""
+        x, y = batch
+        finite = [np.isfinite(maps.reshape(len(x), -1)).all(axis=1) for maps in (x, *y.values())]
+        return self.numbers(epoch, step)[: len(x)][~np.logical_and.reduce(finite)]
+
     def _rows(self, epoch: int | None) -> Sequence[np.ndarray]:
         """The places among `realizations` that make each batch."""
         count = self.realizations.size
@@ -114,6 +120,53 @@ class BatchFeed:
                 one[:] = self.normalization.apply(field, one)
             self._cache[field] = maps
         return self._cache[field][rows]
+
+
+class UnpairedFeed:
+    """Inputs of one feed with the truths of another, drawn apart: no truth is its input's."""
+
+    def __init__(self, inputs: BatchFeed, truths: BatchFeed) -> None:
+        if inputs.batch != truths.batch:
+            raise UserError("batch", f"that of the inputs, {inputs.batch}", truths.batch)
+        self.feeds = inputs, truths
+        self.batch = inputs.batch
+
+    @property
+    def fingerprint(self) -> str:
+        """Hexadecimal digest of everything that decides the batches."""
+        text = " ".join(feed.fingerprint for feed in self.feeds)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in an epoch: as many as both have."""
+        return min(feed.steps for feed in self.feeds)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start`, `start + 1`, … of an epoch, each of the full size."""
+        pairs = zip(*(feed.epoch(epoch, start) for feed in self.feeds), strict=False)
+        return ((x, y) for (x, _), (_, y) in pairs)
+
+    def in_order(self, start: int = 0) -> Iterator[Batch]:
+        """Examples in ascending order from batch `start` on, as many as both have."""
+        for (x, _), (_, y) in zip(*(feed.in_order(start) for feed in self.feeds), strict=False):
+            size = min(len(x), *(len(maps) for maps in y.values()))
+            yield x[:size], {name: maps[:size] for name, maps in y.items()}
+
+    def numbers(self, epoch: int | None, step: int) -> np.ndarray:
+        """Realizations of a batch, of either feed."""
+        return np.union1d(*(feed.numbers(epoch, step) for feed in self.feeds))
+
+    def broken(self, batch: Batch, epoch: int | None, step: int) -> np.ndarray:
+        """Those of `numbers` whose maps in the batch are not finite."""
+        (x, y), (inputs, truths) = batch, self.feeds
+        return np.union1d(
+            inputs.broken((x, {}), epoch, step),
+            truths.broken((np.zeros((len(x), 0)), y), epoch, step),
+        )
+
+
+Feed = BatchFeed | UnpairedFeed
 
 
 def _ahead(make: Callable[[np.ndarray], Batch], rows: Iterable[np.ndarray]) -> Iterator[Batch]:

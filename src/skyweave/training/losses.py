@@ -12,3 +12,11 @@ def mean_squared_errors(outputs: Mapping[str, Any], targets: Mapping[str, Any]) 
         name: ops.mean(ops.square(ops.cast(outputs[name], "float32") - target))
         for name, target in targets.items()
     }
+
+
+def mean_absolute_errors(outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
+    """Mean absolute error of each output over all its pixels, a float32 scalar tensor each."""
+    return {
+        name: ops.mean(ops.abs(ops.cast(outputs[name], "float32") - target))
+        for name, target in targets.items()
+    }

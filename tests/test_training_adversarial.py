@@ -1,0 +1,353 @@
+"""The adversarial step: who learns when, from which labels, and by which losses."""
+
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+
+import keras
+import numpy as np
+import pytest
+
+from skyweave.config import Training
+from skyweave.config.runs import Adversarial as Settings
+from skyweave.data.feed import BatchFeed, UnpairedFeed
+from skyweave.data.normalization import Normalization
+from skyweave.data.shards import ShardSet, write_shard
+from skyweave.errors import Unfinished, UserError
+from skyweave.training.adversarial import Adversarial, turns
+from skyweave.training.interruption import Interruption
+from skyweave.training.loop import train
+from skyweave.training.method import Learner, Place, learner
+from skyweave.training.runtime import prepare
+from skyweave.training.state import values
+
+RNG = np.random.default_rng(0)
+X = RNG.standard_normal((6, 8, 8, 1)).astype(np.float32)
+Y = {name: RNG.standard_normal((6, 8, 8, 1)).astype(np.float32) for name in ("e", "b")}
+
+
+def networks(inputs=1, dropout=0.0):
+    """A generator of two maps and a discriminator of patches, as weights drawn by NumPy."""
+    rng = np.random.default_rng(1)
+    image = keras.Input((8, 8, inputs))
+    x = keras.layers.Conv2D(4, 3, padding="same", activation="tanh")(image)
+    x = keras.layers.BatchNormalization()(keras.layers.Dropout(dropout, seed=1)(x))
+    outputs = {name: keras.layers.Conv2D(1, 3, padding="same")(x) for name in ("e", "b")}
+    shown = keras.Input((8, 8, inputs + 2))
+    y = keras.layers.Conv2D(4, 3, strides=2, activation="tanh")(shown)
+    y = keras.layers.Dropout(dropout, seed=2)(y)
+    both = keras.Model(image, outputs), keras.Model(shown, keras.layers.Conv2D(1, 3)(y))
+    for model in both:
+        for variable in model.trainable_variables:
+            if variable.path.endswith("kernel"):
+                scale = np.sqrt(np.prod(variable.shape[:-1]))
+                variable.assign(rng.standard_normal(variable.shape) / scale)
+    return both
+
+
+def method(rate=1.0, nets=networks, accumulate=False, **given):
+    """By plain descent, which moves weights by their gradients."""
+    learners = [
+        Learner(model, keras.optimizers.SGD(rate), accumulate=accumulate) for model in nets()
+    ]
+    return Adversarial(*learners, Settings(**{"fidelity": 0.5} | given), seed=1, name="a")
+
+
+def weights(made):
+    """All weights that are trained, of the generator and of the discriminator."""
+    return [
+        np.concatenate([v.ravel() for v in values(one.model.trainable_variables)])
+        for one in made.learners
+    ]
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def test_losses_are_what_numpy_makes_of_the_outputs():
+    made = method()
+    generator, judge = (one.model for one in made.learners)
+    outputs = {k: np.asarray(v, np.float64) for k, v in generator(X, training=False).items()}
+    found = made.evaluate(X, Y)
+    for name in Y:
+        assert found[name] == pytest.approx(np.abs(outputs[name] - Y[name]).mean(), rel=1e-5)
+    real = sigmoid(np.asarray(judge(np.concatenate([X, Y["e"], Y["b"]], -1)), np.float64))
+    fake = sigmoid(np.asarray(judge(np.concatenate([X, outputs["e"], outputs["b"]], -1))))
+    assert found["discriminator"] == pytest.approx(
+        -(np.log(real).mean() + np.log(1 - fake).mean()) / 2, rel=1e-5
+    )
+    assert found["adversarial"] == pytest.approx(-np.log(fake).mean(), rel=1e-5)
+    assert found["right_on_real"] == pytest.approx((real > 0.5).mean())
+    assert found["right_on_made"] == pytest.approx((fake < 0.5).mean())
+    total = found["adversarial"] + 0.5 * (found["e"] + found["b"])
+    assert made.total(found) == pytest.approx(total, rel=1e-6)
+
+
+def test_the_discriminator_sees_the_inputs_only_if_conditional():
+    def nets():
+        generator, _ = networks()
+        shown = keras.Input((8, 8, 2))
+        return generator, keras.Model(shown, keras.layers.Conv2D(1, 3)(shown))
+
+    made = method(nets=nets, conditional=False)
+    assert set(made.train(X, Y, Place(0, 0))[0]) == set(made.evaluate(X, Y))
+
+
+@pytest.mark.parametrize(
+    ("generator", "discriminator", "expected"),
+    [
+        (1, 1, ["gd"] * 4),
+        (4, 1, ["g", "g", "g", "gd", "g", "g", "g", "gd"]),
+        (1, 3, ["d", "d", "gd", "d", "d", "gd"]),
+        (2, 3, ["d", "gd", "gd"] * 2),
+        (20, 1, (["g"] * 19 + ["gd"]) * 2),
+    ],
+)
+def test_any_ratio_of_steps(generator, discriminator, expected):
+    settings = Settings(generator_steps=generator, discriminator_steps=discriminator)
+    found = [turns(settings, update) for update in range(len(expected))]
+    assert ["g" * g + "d" * d for g, d in found] == expected
+
+
+def test_phases_precede_the_cycle():
+    settings = Settings(warmup_generator=2, warmup_discriminator=3, generator_steps=2)
+    found = ["g" * g + "d" * d for g, d in (turns(settings, update) for update in range(8))]
+    assert found == ["g", "g", "d", "d", "d", "g", "gd", "g"]
+
+
+def test_only_those_whose_turn_it_is_change():
+    made = method(warmup_generator=1, warmup_discriminator=1, generator_steps=2)
+    expected = [(True, False), (False, True), (True, False), (True, True)]
+    for update, turn in enumerate(expected):
+        before = weights(made)
+        losses, norm = made.train(X, Y, Place(update, update))
+        moved = [np.any(a != b) for a, b in zip(before, weights(made), strict=True)]
+        assert tuple(moved) == turn, update
+        assert ("discriminator" in losses) == turn[1]
+        assert ("e" in losses) == turn[0]
+        assert ("adversarial" in losses) == (turn[0] and update > 0)
+        assert norm > 0
+
+
+def test_warm_up_is_by_the_truth_alone():
+    """As if the discriminator were not there: the step of a supervised training."""
+    from skyweave.training.losses import mean_absolute_errors
+    from skyweave.training.supervised import Supervised
+
+    made = method(warmup_generator=1, fidelity=1.0)
+    made.train(X, Y, Place(0, 0))
+    other = Supervised(Learner(networks()[0], keras.optimizers.SGD(1.0)), mean_absolute_errors)
+    other.train(X, Y, Place(0, 0))
+    one = np.concatenate([v.ravel() for v in values(other.model.trainable_variables)])
+    np.testing.assert_allclose(weights(made)[0], one, rtol=1e-6, atol=1e-7)
+
+
+def test_the_generator_meets_the_improved_discriminator():
+    """Both in one batch is the discriminator's step, then the generator's, by plain calls."""
+    both = method()
+    losses, _ = both.train(X, Y, Place(0, 0))
+    made = method(generator_steps=1, discriminator_steps=1)
+    judge = made.learners[1].model
+    outputs = {k: np.asarray(v) for k, v in made.model(X, training=True).items()}
+    first = method(warmup_discriminator=1)
+    first.train(X, Y, Place(0, 0))
+    for variable, value in zip(
+        judge.variables, values(first.learners[1].model.variables), strict=True
+    ):
+        variable.assign(value)
+    logits = np.asarray(judge(np.concatenate([X, outputs["e"], outputs["b"]], -1)), np.float64)
+    assert losses["adversarial"] == pytest.approx(np.log1p(np.exp(-logits)).mean(), rel=1e-5)
+    np.testing.assert_allclose(weights(both)[1], weights(first)[1], rtol=1e-6, atol=1e-7)
+
+
+def test_labels_are_drawn_as_asked():
+    made = method(real_labels=(0.7, 1.0), made_labels=(0.0, 0.3), label_swap=0.1)
+    real, fake = np.concatenate([made._labels(100, batch) for batch in range(200)], axis=1)
+    swapped = real < 0.5
+    np.testing.assert_array_equal(swapped, fake > 0.5)
+    assert swapped.mean() == pytest.approx(0.1, abs=5 * np.sqrt(0.09 / 20000))
+    for high in (real[~swapped], fake[swapped]):
+        assert 0.7 <= high.min() < 0.71 < 0.99 < high.max() <= 1
+    for low in (fake[~swapped], real[swapped]):
+        assert 0 <= low.min() < 0.01 < 0.29 < low.max() <= 0.3
+    again = method(real_labels=(0.7, 1.0), made_labels=(0.0, 0.3), label_swap=0.1)
+    np.testing.assert_array_equal(made._labels(9, 3), again._labels(9, 3))
+    assert np.any(made._labels(9, 3)[0] != made._labels(9, 4)[0])
+
+
+def test_labels_reach_the_discriminator():
+    """Its gradient with all labels swapped is that of real and made exchanged."""
+    plain, swapped = method(warmup_discriminator=1), method(warmup_discriminator=1, label_swap=1)
+    start = weights(plain)[1]
+    told = [made.train(X, Y, Place(0, 0))[0]["discriminator"] for made in (plain, swapped)]
+    ways = [weights(made)[1] - start for made in (plain, swapped)]
+    assert told[0] != pytest.approx(told[1])
+    # d(softplus(l) - t l)/dl = sigmoid(l) - t: the two differ by the labels' part only.
+    halves = method(warmup_discriminator=1, real_labels=(0.5, 0.5), made_labels=(0.5, 0.5))
+    halves.train(X, Y, Place(0, 0))
+    np.testing.assert_allclose(
+        (ways[0] + ways[1]) / 2, weights(halves)[1] - start, rtol=1e-3, atol=1e-6
+    )
+
+
+def test_parts_accumulate_to_the_whole():
+    """Without batch norm, whose means see one batch only; the discriminator's, then the other's."""
+    given = {"warmup_discriminator": 1, "generator_steps": 2}
+
+    def nets():
+        image, shown = keras.Input((8, 8, 1)), keras.Input((8, 8, 3))
+        start = partial(keras.initializers.GlorotUniform, seed=1)
+        outputs = {
+            name: keras.layers.Conv2D(1, 3, padding="same", kernel_initializer=start())(image)
+            for name in ("e", "b")
+        }
+        judge = keras.layers.Conv2D(1, 3, kernel_initializer=start())(shown)
+        return keras.Model(image, outputs), keras.Model(shown, judge)
+
+    whole, parts = (
+        method(nets=nets, **given),
+        method(nets=nets, accumulate=True, **given),
+    )
+    for update in range(2):
+        whole.train(X, Y, Place(update, update))
+        for i in range(2):
+            part = slice(3 * i, 3 * i + 3)
+            place = Place(2 * update + i, update, count=2, last=i == 1)
+            parts.train(X[part], {name: maps[part] for name, maps in Y.items()}, place)
+    for one, other in zip(weights(whole), weights(parts), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"real_labels": (1.0, 0.7)}, "lower end first"),
+        ({"label_swap": 1.5}, "less than or equal to 1"),
+        ({"generator_steps": 0}, "greater than or equal to 1"),
+        ({"fidelity": 0, "warmup_generator": 3}, "`fidelity` above 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        Settings(**given)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    maps = {name: rng.standard_normal((30, 8, 8)) for name in ("q_obs", "e", "b")}
+    path = tmp_path_factory.mktemp("shards") / "a.h5"
+    write_shard(
+        path,
+        maps,
+        realizations=range(30),
+        size_deg=5.0,
+        units=dict.fromkeys(maps, ""),
+        provenance={"seed": 0},
+    )
+    return ShardSet([path])
+
+
+def feed(shards, numbers, name):
+    scales = Normalization.fit(shards, shards.fields, range(30))
+    return BatchFeed(shards, ["q_obs"], ["e", "b"], scales, numbers, 4, 1, (name,))
+
+
+def test_examples_drawn_apart(shards):
+    pair = [feed(shards, range(20), name) for name in "ab"]
+    apart = UnpairedFeed(*pair)
+    assert apart.steps == 5
+    (x, y), *_ = apart.epoch(0, 2)
+    np.testing.assert_array_equal(x, next(iter(pair[0].epoch(0, 2)))[0])
+    np.testing.assert_array_equal(y["b"], next(iter(pair[1].epoch(0, 2)))[1]["b"])
+    assert set(pair[0].numbers(0, 2)) != set(pair[1].numbers(0, 2))
+    assert apart.fingerprint != UnpairedFeed(*pair[::-1]).fingerprint
+    assert [
+        len(x) for x, _ in UnpairedFeed(pair[0], feed(shards, range(20, 30), "c")).in_order()
+    ] == [*(4, 4, 2)]
+    y["b"][1, 0, 0, 0] = np.nan
+    assert apart.broken((x, y), 0, 2) == [pair[1].numbers(0, 2)[1]]
+    x[3] = np.inf
+    assert set(apart.broken((x, y), 0, 2)) == {pair[1].numbers(0, 2)[1], pair[0].numbers(0, 2)[3]}
+    other = BatchFeed(shards, ["q_obs"], ["e"], pair[0].normalization, range(20), 5, 1, ("d",))
+    with pytest.raises(UserError, match="batch: expected that of the inputs, 4, found 5"):
+        UnpairedFeed(pair[0], other)
+
+
+def trained(shards, folder, feeds, **given):
+    """A training of three epochs with everything random there is, and its networks' weights."""
+    prepare(1)
+    settings = Training(epochs=3, batch=4, learning_rate=0.01, accumulate=2, save_minutes=1e-9)
+    made = Adversarial(
+        *(learner(model, settings) for model in networks(dropout=0.3)),
+        Settings(
+            label_swap=0.3, real_labels=(0.7, 1), generator_steps=2, warmup_generator=1, **given
+        ),
+        seed=1,
+        name="a",
+    )
+    history = train(made, *feeds, settings, state_folder=folder, identity={}, log=lambda line: None)
+    return history.drop(columns="seconds"), [v for g in made.groups.values() for v in values(g)]
+
+
+def test_a_training_that_was_stopped_ends_alike(shards, tmp_path, monkeypatch):
+    """Stopped after every single step, of training and of validation."""
+    feeds = [feed(shards, range(20), "a"), feed(shards, range(20, 30), "b")]
+    whole = trained(shards, tmp_path / "whole", feeds)
+    stops = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Interruption, "reason", property(lambda self: "a test" if self._steps else None)
+        )
+        while True:
+            try:
+                resumed = trained(shards, tmp_path / "stopped", feeds)
+                break
+            except Unfinished:
+                stops += 1
+    assert stops == 3 * (5 + 3)
+    assert whole[0].equals(resumed[0])
+    for one, other in zip(whole[1], resumed[1], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert {"loss_discriminator", "val_loss_adversarial", "val_loss_e"} <= set(whole[0])
+
+
+def found():
+    """What both backends find: losses, norms and the way of the weights over four updates."""
+    made = method(
+        nets=networks,
+        rate=0.1,
+        warmup_generator=1,
+        label_swap=0.5,
+        made_labels=(0, 0.3),
+        discriminator_steps=2,
+    )
+    start, rows = weights(made), []
+    for update in range(4):
+        losses, norm = made.train(X, Y, Place(update, update))
+        rows += [*losses.values(), norm]
+    rows += made.evaluate(X, Y).values()
+    ways = [end - begin for begin, end in zip(start, weights(made), strict=True)]
+    return [np.array(rows).tolist(), *(way.tolist() for way in ways)]
+
+
+def test_tensorflow_and_jax_agree():
+    """Losses to 1e-5, the weights' way, which is the gradients', to 1e-4."""
+    other = subprocess.run(
+        [sys.executable, __file__],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    (rows, *ways), (others, *theirs) = found(), json.loads(other.stdout.splitlines()[-1])
+    np.testing.assert_allclose(rows, others, rtol=1e-5)
+    for one, two in zip(ways, theirs, strict=True):
+        assert np.linalg.norm(np.subtract(one, two)) < 1e-4 * np.linalg.norm(one)
+
+
+if __name__ == "__main__":
+    print(json.dumps(found()))
