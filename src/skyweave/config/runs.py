@@ -1,10 +1,22 @@
 """Settings of networks, their training and their judgement."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
-from skyweave.config.base import Count, Fields, Name, Positive, Settings
+from skyweave.config.base import Count, Fields, Fraction, Name, Positive, Settings, distinct
+
+Updates = Annotated[int, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"expected the lower end first, found {ends[0]:g}, {ends[1]:g}")
+    return ends
+
+
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_rising)]
 
 
 class Network(Settings):
@@ -15,6 +27,41 @@ class Network(Settings):
         1.0, description="Factor on the number of channels; 1 is the published network."
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="Dropout rate.")
+
+
+class Selection(Settings):
+    """Which epoch's network a training keeps."""
+
+    by: Literal["loss", "last", "pixel_correlation", "correlation", "transfer", "residual"] = Field(
+        "loss",
+        description="That of the least validation loss, the last, or the best by a statistic of "
+        "the validation set: correlation of the pixels, or mean over multipoles of r_ell, of "
+        "abs(T_ell - 1), or of the power of prediction less truth over the truth's. For these, "
+        "epochs' networks are kept in `state/checkpoints` of the run.",
+    )
+    fields: Annotated[tuple[str, ...], AfterValidator(distinct)] = Field(
+        (), description="Targets that the statistic is averaged over; all if empty."
+    )
+    ell: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_rising)] = Field(
+        (0.0, 100_000.0),
+        description="Lowest and highest centre of the bands that it is averaged over.",
+    )
+    every_epochs: Count = Field(
+        1, description="Epochs from one network that is kept to the next; the last one always is."
+    )
+
+    @model_validator(mode="after")
+    def _fields_have_a_say(self) -> Self:
+        if self.fields and not self.swept:
+            raise ValueError(
+                f"fields: expected none with `by: {self.by}`, found {', '.join(self.fields)}"
+            )
+        return self
+
+    @property
+    def swept(self) -> bool:
+        """Whether epochs' networks are kept and compared by a statistic."""
+        return self.by not in ("loss", "last")
 
 
 class Training(Settings):
@@ -36,14 +83,17 @@ class Training(Settings):
         description="The learning rate falls when the validation loss stands still, or as half a "
         "cosine to zero over all `epochs`; other `epochs` are then another training.",
     )
-    warmup_updates: Annotated[int, Field(ge=0)] = Field(
+    warmup_updates: Updates = Field(
         0, description="Updates in which the learning rate rises from zero to its start."
     )
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.5, description="Factor on the learning rate when the validation loss stands still."
     )
     plateau_patience: Count = Field(3, description="Epochs without a gain before that.")
-    stop_patience: Count = Field(10, description="Epochs without a gain before training stops.")
+    stop_patience: Count | None = Field(
+        10, description="Epochs without a gain before training stops; null: it never does."
+    )
+    select: Selection = Field(Selection(), description="Which epoch's network is kept.")
     clip_norm: Positive | None = Field(
         None, description="Longest gradient, all weights together; longer ones are scaled to it."
     )
@@ -57,6 +107,11 @@ class Training(Settings):
         description="Compile steps by XLA; `auto`: with JAX, and on a GPU where operations need "
         "not be deterministic.",
     )
+    devices: Count | Literal["all"] = Field(
+        1,
+        description="GPUs of the node that share each batch (without GPUs: processors); `all` that "
+        "the job is given. Ask for as many by `gpu` of rule `train`.",
+    )
     deterministic: Literal["auto", True, False] = Field(
         "auto",
         description="The same bits in each run; `auto`: on a CPU without `xla: true`.",
@@ -67,6 +122,45 @@ class Training(Settings):
     tensorboard: bool = Field(
         False, description="Write losses for TensorBoard too, to `state/tensorboard` of the run."
     )
+
+
+class Adversarial(Settings):
+    """A discriminator beside the network that is trained."""
+
+    fidelity: NotNegative = Field(
+        100.0, description="Weight of the difference to the truth beside the adversarial loss."
+    )
+    conditional: bool = Field(
+        True, description="Show the discriminator the inputs too; not for examples drawn apart."
+    )
+    learning_rate: Positive | None = Field(
+        None, description="The discriminator's, where it is not the generator's."
+    )
+    generator_steps: Count = Field(
+        1, description="Updates of the generator in a cycle, which is as long as the larger number."
+    )
+    discriminator_steps: Count = Field(1, description="Updates of the discriminator in a cycle.")
+    warmup_generator: Updates = Field(
+        0, description="First updates, of the generator alone, by its difference to the truth."
+    )
+    warmup_discriminator: Updates = Field(
+        0, description="Updates after those of the discriminator alone."
+    )
+    real_labels: Interval = Field(
+        (1.0, 1.0), description="What it is told of real examples: evenly drawn; 1 is real."
+    )
+    made_labels: Interval = Field(
+        (0.0, 0.0), description="What it is told of examples of the generator."
+    )
+    label_swap: Fraction = Field(
+        0.0, description="Share of the examples' pairs whose labels are exchanged."
+    )
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> Self:
+        if self.warmup_generator and not self.fidelity:
+            raise ValueError("warmup_generator: expected `fidelity` above 0 with it, found 0")
+        return self
 
 
 class ReconstructionRun(Settings):
@@ -80,3 +174,48 @@ class ReconstructionRun(Settings):
     targets: Fields = Field(("tau", "e_prim", "kappa"), description="Fields out.")
     network: Network = Field(Network(), description="The network and its size.")
     training: Training = Field(Training(), description="How to train it.")
+
+
+class StyleBased(Settings):
+    """Training of a style-based generator against a discriminator, as published for StyleGAN2.
+
+    Adam's decay `beta_1` of the training section has no say here.
+    """
+
+    learning_rate: Positive | None = Field(
+        None, description="The discriminator's, where it is not the generator's."
+    )
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Decay of Adam's mean of the gradients, of both networks."
+    )
+    beta_2: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="Decay of Adam's mean of the squared gradients, of both networks."
+    )
+    r1_gamma: Positive = Field(
+        10.0,
+        description="Weight of R1, the discriminator's squared slope at real examples, halved.",
+    )
+    r1_interval: Updates = Field(
+        16,
+        description="Updates from one with R1, of as many times the weight, to the next; 0: none.",
+    )
+    path_weight: Positive = Field(
+        2.0, description="Weight of the squared differences of path lengths from their mean."
+    )
+    path_interval: Updates = Field(
+        4, description="As `r1_interval`, for path lengths; the paper's own was 8."
+    )
+    path_decay: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.01, description="Share of a batch's mean path length in the running one."
+    )
+    path_shrink: Count = Field(
+        2, description="Factor by which a batch of path lengths is smaller than one of examples."
+    )
+    style_mixing: Fraction = Field(
+        0.9, description="Share of examples whose first and last layers have styles of two latents."
+    )
+    average_images: Positive = Field(
+        10_000.0,
+        description="Half-life of the average of the generator's weights, in real examples seen; "
+        "less at the start, 5 % of those seen.",
+    )
