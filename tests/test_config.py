@@ -122,6 +122,17 @@ def test_every_key_is_described():
         ("runs.resunet.targets", ["tau", "tau"], "runs.resunet.targets", "once", "'tau' twice"),
         ("runs.resunet.targets", [], "runs.resunet.targets", "at least 1", "[]"),
         ("runs.resunet.training.epochs", 0, "training.epochs", "greater than", "0"),
+        ("runs.resunet.training.stop_patience", 0, "stop_patience", "greater than", "0"),
+        ("runs.resunet.training.select.by", "best", "training.select.by", "'last'", "'best'"),
+        ("runs.resunet.training.select.fields", ["tau"], "select.fields", "none with", "tau"),
+        (
+            "runs.resunet.training.select",
+            {"by": "correlation", "fields": ["kappa", "alpha"]},
+            "runs.resunet.training.select.fields",
+            "targets of the run (tau, e_prim, kappa)",
+            "'alpha'",
+        ),
+        ("runs.resunet.training.select.ell", [900, 300], "select.ell", "lower end first", "900"),
     ],
 )
 def test_a_mistake_is_one_line(key, value, where, expected, found):
@@ -169,6 +180,11 @@ def test_text_that_yaml_takes_for_no_number_is_one():
     """YAML reads 1e-3 as text; there, everybody means the number."""
     config = parse(changed("runs.resunet.training.learning_rate", "1e-3"))
     assert config.runs["resunet"].training.learning_rate == 1e-3
+
+
+def test_training_may_have_no_early_stop():
+    config = parse(changed("runs.resunet.training.stop_patience", None))
+    assert config.runs["resunet"].training.stop_patience is None
 
 
 def test_no_runs_may_be_left_empty():

@@ -16,7 +16,7 @@ from matplotlib.image import imread
 import report_inputs as inputs
 from skyweave.errors import UserError
 from skyweave.flat.grid import PatchGrid
-from skyweave.report import cmb, mollweide, read, reconstruction, sky, style
+from skyweave.report import cmb, losses, mollweide, read, reconstruction, sky, style
 from skyweave.report.examples import examples
 from skyweave.report.figures import draw_reconstruction, draw_sky
 from skyweave.statistics.flat_spectra import default_bins
@@ -124,6 +124,7 @@ def test_one_field_without_baseline_and_a_failed_network_are_drawn(tmp_path: Pat
     metrics.loc[metrics["statistic"].str.startswith(("transfer", "power")), "value"] = 0.0
     write_table(run / "metrics.csv", metrics)
     write_table(run / "history.csv", read_table(run / "history.csv").head(1))
+    write_table(run / "sweep.csv", read_table(run / "sweep.csv").head(1).assign(picked=1))
     draw_reconstruction(run, tmp_path / "figures")
     assert len(read.figures(tmp_path / "figures" / "figures.json")) == len(reconstruction.FILES)
 
@@ -169,7 +170,7 @@ def test_the_tables_of_the_statistics_room_are_drawn(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "name"),
     [
-        *[("run", name) for name in ("metrics.csv", "history.csv", "predictions.h5")],
+        *[("run", name) for name in ("metrics.csv", "history.csv", "sweep.csv", "predictions.h5")],
         *[("sky", name) for name in ("map.fits", "mask.fits", "patches.h5", "places.csv")],
         *[("sky", name) for name in ("mask_steps.csv", "spectra.csv", "minkowski.csv")],
         ("cmb", "spectra.csv"),
@@ -195,6 +196,23 @@ def test_a_statistic_that_is_missing_is_named(tmp_path: Path) -> None:
     metrics = read_table(run / "metrics.csv")
     write_table(run / "metrics.csv", metrics[metrics["statistic"] != "transfer"])
     with pytest.raises(UserError, match=r"metrics\.csv: expected rows .*'transfer'"):
+        draw_reconstruction(run, tmp_path / "figures")
+
+
+def test_the_picked_epoch_is_ringed_and_told(drawn: dict[str, Path], tmp_path: Path) -> None:
+    """Not the one of the least validation loss; none that the history does not have."""
+    run = tmp_path / "run"
+    shutil.copytree(drawn["run"], run)
+    (entry,) = [e for e in read.figures(run / "figures/figures.json") if e["file"] == "loss.svg"]
+    assert "correlation with the truths of the validation set is the largest" in entry["caption"]
+    history, sweep = (read_table(run / name) for name in ("history.csv", "sweep.csv"))
+    assert history["epoch"][history["val_loss"].argmin()] != 9
+    losses.loss(history, 9, tmp_path / "loss.svg")
+    assert (tmp_path / "loss.svg").read_bytes() == (run / "figures/loss.svg").read_bytes()
+    losses.loss(history, 10, tmp_path / "loss.svg")
+    assert (tmp_path / "loss.svg").read_bytes() != (run / "figures/loss.svg").read_bytes()
+    write_table(run / "sweep.csv", sweep.assign(epoch=sweep["epoch"] + 20))
+    with pytest.raises(UserError, match=r"sweep\.csv: expected an epoch of the history"):
         draw_reconstruction(run, tmp_path / "figures")
 
 

@@ -120,6 +120,7 @@ CUT = {"sky_patches", "sky_statistics", "draw_sky", "report"}
     [
         ("runs", "resunet.training.learning_rate", 0.002, TRAINED),
         ("runs", "resunet.training.epochs", 4, TRAINED),
+        ("runs", "resunet.training.select.by", "last", TRAINED),
         ("runs", "resunet.network.width", 0.5, TRAINED),
         ("datasets", "dust.mask.latitude_deg", 20.0, {"sky_mask"} | CUT),
         ("datasets", "dust.map.fwhm_arcmin", 6.5, CUT),

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skyweave.config import Training
+from skyweave.config import Selection, Training
 from skyweave.data.feed import BatchFeed
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
@@ -288,6 +288,8 @@ def test_other_settings_start_anew(run, changes, identity):
     [
         ({"save_minutes": 1}, False),
         ({"deterministic": True}, False),
+        ({"select": Selection(by="last")}, False),
+        ({"stop_patience": None}, True),
         ({"accumulate": 2}, True),
         ({"clip_norm": 1.0}, True),
         ({"warmup_updates": 1}, True),

@@ -35,6 +35,12 @@ def test_patience_of_one():
     assert follow([2, 2, 2], plateau=1, stop=2)[0] == ["g", "l", "ls"]
 
 
+def test_no_patience_never_stops():
+    marks, schedule = follow([2] * 50, plateau=60, stop=None)
+    assert marks == ["g", *[""] * 49]
+    assert Schedule(**json.loads(json.dumps(schedule.to_dict()))) == schedule
+
+
 def test_best_is_the_least():
     schedule = follow([5, 3, 4])[1]
     assert (schedule.best, schedule.still, schedule.without_gain) == (3, 1, 1)

@@ -7,6 +7,7 @@ rule train:
         network="<results>/runs/{run}/network.keras",
         card="<results>/runs/{run}/card.json",
         history="<results>/runs/{run}/history.csv",
+        sweep="<results>/runs/{run}/sweep.csv",
     log:
         "<logs>/train/{run}.log",
     benchmark:

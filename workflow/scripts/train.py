@@ -19,6 +19,7 @@ with job(snakemake.log[0]) as console:
         normalization=snakemake.input.normalization[0],
         network=snakemake.output.network,
         history=snakemake.output.history,
+        sweep=snakemake.output.sweep,
         state=snakemake.params.state,
         name=snakemake.wildcards.run,
         seed=snakemake.params.seed,

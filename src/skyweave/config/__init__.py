@@ -14,7 +14,7 @@ from skyweave.config.cmb import (
 )
 from skyweave.config.load import load, parse, read_yaml, require_files
 from skyweave.config.models import Config
-from skyweave.config.runs import Network, ReconstructionRun, Training
+from skyweave.config.runs import Network, ReconstructionRun, Selection, Training
 from skyweave.config.sky import HealpixMap, Mask, Patches, SkyDataset
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "Patches",
     "Range",
     "ReconstructionRun",
+    "Selection",
     "SkyDataset",
     "Spectra",
     "Split",

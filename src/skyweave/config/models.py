@@ -17,7 +17,7 @@ from skyweave.config.cmb import (
     Range,
     Spectra,
 )
-from skyweave.config.runs import Network, ReconstructionRun, Training
+from skyweave.config.runs import Network, ReconstructionRun, Selection, Training
 from skyweave.config.sky import HealpixMap, Mask, Patches, SkyDataset
 
 
@@ -69,6 +69,12 @@ class Config(Settings):
                 raise ValueError(
                     f"{where}.targets: expected no field that is also an input, found {min(both)!r}"
                 )
+            for field in run.training.select.fields:
+                if field not in run.targets:
+                    raise ValueError(
+                        f"{where}.training.select.fields: expected targets of the run "
+                        f"({', '.join(run.targets)}), found {field!r}"
+                    )
             split = dataset.split
             parts = [
                 int(share * dataset.realizations + 1e-9)
@@ -91,5 +97,5 @@ class Config(Settings):
 SECTIONS: list[type[Settings]] = [
     *(Config, CmbDataset, Spectra, Cosmology, Range, Grid, Effects, Channel),
     *(SkyDataset, HealpixMap, Mask, Patches, Split),
-    *(ReconstructionRun, Network, Training),
+    *(ReconstructionRun, Network, Training, Selection),
 ]

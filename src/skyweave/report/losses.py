@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
@@ -11,8 +10,11 @@ from skyweave.report.style import BLACK, BLUE, GREEN, ORANGE, PINK, RED, canvas,
 _LINES = [(BLUE, "-"), (RED, "--"), (BLACK, "-."), (GREEN, ":"), (ORANGE, "-"), (PINK, "--")]
 
 
-def loss(history: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Draw total loss, validation loss by output, and learning rate; returns the history."""
+def loss(history: pd.DataFrame, picked: int, path: Path) -> pd.DataFrame:
+    """Draw total loss, validation loss by output, and learning rate; returns the history.
+
+    A ring marks the epoch `picked`, whose network is kept.
+    """
     outputs = [str(name) for name in history if str(name).startswith("val_loss_")]
     rate = "learning_rate" in history
     count = 1 + bool(outputs) + rate
@@ -23,10 +25,8 @@ def loss(history: pd.DataFrame, path: Path) -> pd.DataFrame:
         ax = next(panels)
         ax.plot(epoch, history["loss"], color=BLUE, marker=marker, label="training")
         ax.plot(epoch, history["val_loss"], color=RED, ls="--", marker=marker, label="validation")
-        if history["val_loss"].notna().any():
-            best = int(np.nanargmin(history["val_loss"]))
-            point = (epoch.iloc[best], history["val_loss"].iloc[best])
-            ax.plot(*point, "o", ms=10, mfc="none", mec=RED, label=f"least (epoch {point[0]:g})")
+        kept = history.loc[epoch == picked, "val_loss"]
+        ax.plot(picked, kept, "o", ms=10, mfc="none", mec=RED, label=f"kept (epoch {picked})")
         ax.set_ylabel("total loss (normalized maps)")
         ax.legend()
         if outputs:

@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import h5py
 import numpy as np
 import pandas as pd
 
-from skyweave.config import ReconstructionRun
+from skyweave.config import ReconstructionRun, Selection
 from skyweave.data.feed import BatchFeed
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet
 from skyweave.data.split import members, read_split
+from skyweave.errors import UserError
 from skyweave.estimators.analytic_eb import analytic_eb
 from skyweave.files import atomic
 from skyweave.flat.grid import PatchGrid
@@ -23,11 +25,17 @@ from skyweave.statistics.reconstruction import correlation_gain, field_metrics
 from skyweave.statistics.tables import write_table
 from skyweave.statistics.verdicts import verdict
 
+if TYPE_CHECKING:
+    from skyweave.networks.card import TrainedNetwork
+
 #: Least significance of a correlation for a field to count as recovered, in standard errors.
 _SIGMAS = 5.0
 
 #: Least significance of a gain over the baseline for the network to count as better.
 _GAIN_SIGMAS = 3.0
+
+#: What the largest of is best; of the other ways to select an epoch, the least.
+_LARGEST = {"last", "pixel_correlation", "correlation"}
 
 
 def train_run(
@@ -38,6 +46,7 @@ def train_run(
     normalization: str | Path,
     network: str | Path,
     history: str | Path,
+    sweep: str | Path,
     state: str | Path,
     name: str,
     seed: int,
@@ -47,19 +56,27 @@ def train_run(
 ) -> None:
     """Train the network of a run; write it with its card, and the history of the training.
 
-    Goes on from `state` if an earlier attempt was cut short. Raises `Unfinished` before
-    `deadline_s` seconds are over and on SIGTERM, the state saved.
+    `sweep` becomes the table of what its epoch was picked by: `epoch`, `statistic`, `field` (with
+    ``all``, by which it was), `value`, `picked` (1 for that epoch). Goes on from `state` if an
+    earlier attempt was cut short. Raises `Unfinished` before `deadline_s` seconds are over and on
+    SIGTERM, the state saved.
     """
     begun = time.monotonic()
-    from skyweave.networks.card import Card, save_network
+    from skyweave.networks.card import Card, TrainedNetwork, save_network
     from skyweave.networks.registry import build
+    from skyweave.training import checkpoints
     from skyweave.training.loop import train
     from skyweave.training.method import learner
     from skyweave.training.runtime import numerics, prepare
     from skyweave.training.supervised import Supervised
 
+    def left_s() -> float | None:
+        return None if deadline_s is None else deadline_s - (time.monotonic() - begun)
+
     prepare(seed, threads, run.training)
     maps = ShardSet(shards)
+    select = run.training.select
+    _check_bands(select, maps.grid)
     parts = read_split(split)
     scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
     feeds = {
@@ -84,10 +101,9 @@ def train_run(
         run.training,
         state_folder=state,
         identity={"run": name, "seed": seed, "network": run.network.model_dump()},
-        deadline_s=None if deadline_s is None else deadline_s - (time.monotonic() - begun),
+        deadline_s=left_s(),
         terminal=terminal,
     )
-    best = epochs.iloc[int(epochs.val_loss.argmin())].drop("seconds")
     card = Card(
         inputs=run.inputs,
         outputs=run.targets,
@@ -103,10 +119,103 @@ def train_run(
             "fingerprint": feeds["train"].fingerprint,
         },
         settings={"network": run.network.model_dump(), "training": run.training.model_dump()},
-        metrics={str(key): value for key, value in best.items()},
     )
-    save_network(Path(network).parent, model, card)
+    scores = None
+    if select.swept:
+        numbers = members(parts, "validation")
+        scores = checkpoints.sweep(
+            state,
+            checkpoints.compared(select, len(epochs), True),
+            model,
+            lambda model: _scores(TrainedNetwork(model, card), maps, numbers, name),
+            deadline_s=left_s(),
+        )
+    compared = _compared(epochs, scores, run)
+    values = compared[compared.field == "all"].set_index("epoch").value
+    picked = checkpoints.pick(values, largest=select.by in _LARGEST)
+    if select.swept:
+        checkpoints.load(state, picked, model)
+    row = epochs.drop(columns="seconds").to_dict("records")[picked - 1]
+    metrics = {str(key): value for key, value in row.items()}
+    metrics |= {"picked_by": compared.statistic.iloc[0], "picked_value": float(values[picked])}
+    save_network(Path(network).parent, model, replace(card, metrics=metrics))
     write_table(history, epochs)
+    write_table(sweep, compared.assign(picked=(compared.epoch == picked).astype("int64")))
+
+
+def _check_bands(select: Selection, grid: PatchGrid) -> None:
+    """Raise `UserError` where no band's centre lies in the range that a statistic is wanted of."""
+    centres, (low, high) = default_bins(grid).centres(grid), select.ell
+    if not ((low <= centres) & (centres <= high)).any():
+        raise UserError(
+            "training.select.ell",
+            f"a band's centre ({', '.join(f'{ell:.0f}' for ell in centres)}) in the range",
+            f"{low:g} to {high:g}",
+        )
+
+
+def _scores(
+    network: "TrainedNetwork", maps: ShardSet, numbers: np.ndarray, name: str
+) -> pd.DataFrame:
+    """`field_metrics` of a network's outputs for some realizations of the validation set."""
+    from skyweave.networks.card import predict
+
+    taper = cosine_taper(maps.grid, _taper_deg(maps))
+    card, bins = network.card, default_bins(maps.grid)
+    found = predict(network, {field: maps.read(field, numbers) for field in card.inputs})
+    tables = [
+        field_metrics(
+            found[field],
+            maps.read(field, numbers),
+            maps.grid,
+            bins,
+            run=name,
+            field=field,
+            method="network",
+            split="validation",
+            taper=taper,
+        )
+        for field in card.outputs
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _compared(
+    epochs: pd.DataFrame, scores: pd.DataFrame | None, run: ReconstructionRun
+) -> pd.DataFrame:
+    """What epochs are compared by: rows `epoch`, `statistic`, `field`, `value`.
+
+    The field ``all`` is the mean over the others.
+    """
+    select = run.training.select
+    if scores is None:
+        name = "val_loss" if select.by == "loss" else "epoch"
+        return epochs[["epoch"]].assign(statistic=name, field="all", value=epochs[name])
+    rows = []
+    for epoch, table in scores.groupby("epoch"):
+        fields = select.fields or run.targets
+        values = {field: _worth(table[table.field == field], select) for field in fields}
+        values["all"] = float(np.mean([values[field] for field in fields]))
+        rows += [(epoch, select.by, field, value) for field, value in values.items()]
+    return pd.DataFrame(rows, columns=["epoch", "statistic", "field", "value"])
+
+
+def _worth(metrics: pd.DataFrame, select: Selection) -> float:
+    """What one field's metrics are worth: the mean over the bands, NaN where one of them is."""
+
+    def values(statistic: str) -> np.ndarray:
+        rows = metrics[metrics.statistic == statistic]
+        return rows[rows.ell.isna() | rows.ell.between(*select.ell)].value.to_numpy()
+
+    value = values(select.by)
+    if select.by == "transfer":
+        value = np.abs(value - 1)
+    elif select.by == "residual":
+        # The power of prediction less truth: N alone is least for an empty map.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            value = value / values("power_truth") + (1 - values("transfer")) ** 2
+    # Without bands where all truths are zero everywhere.
+    return float(value.mean()) if value.size else np.nan
 
 
 def predict_run(
@@ -141,12 +250,17 @@ def predict_run(
         groups["baseline"] = {"e_prim": analytic_eb(q, u, maps.grid)[0]}
     with atomic(out) as temporary, h5py.File(temporary, "w") as file:
         file.attrs["size_deg"] = maps.size_deg
-        file.attrs["taper_deg"] = maps.provenance["settings"]["effects"]["taper_deg"]
+        file.attrs["taper_deg"] = _taper_deg(maps)
         file["realizations"] = test
         for group, fields in groups.items():
             for field, values in fields.items():
                 written = file.create_dataset(f"{group}/{field}", data=np.float32(values))
                 written.attrs["unit"] = maps.units[field]
+
+
+def _taper_deg(maps: ShardSet) -> float:
+    """Width of the taper that the maps carry."""
+    return maps.provenance["settings"]["effects"]["taper_deg"]
 
 
 def _channel(candidates: Sequence[str], fields: Sequence[str]) -> str | None:

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from skyweave.config import Training
-from skyweave.data.feed import BatchFeed
+from skyweave.data.feed import Feed
 from skyweave.errors import Unfinished, UserError
 from skyweave.files import versions
+from skyweave.training.checkpoints import Checkpoints
 from skyweave.training.events import Events
 from skyweave.training.interruption import Interruption
 from skyweave.training.lock import Lock
@@ -25,15 +26,15 @@ from skyweave.training.schedule import Schedule, factor
 from skyweave.training.state import Means, State, StateFolder, assign, digest, signature, values
 
 #: Settings that may change while a training goes on.
-FREE_SETTINGS = {"epochs", "save_minutes", "tensorboard"}
+FREE_SETTINGS = {"epochs", "save_minutes", "select", "tensorboard"}
 #: Settings of which only counts what they mean here.
 NUMERICS = {"precision", "xla", "deterministic"}
 
 
 def train(
     method: Method,
-    feed_train: BatchFeed,
-    feed_validation: BatchFeed,
+    feed_train: Feed,
+    feed_validation: Feed,
     settings: Training,
     *,
     state_folder: str | os.PathLike,
@@ -43,6 +44,9 @@ def train(
     terminal: TextIO | None = None,
 ) -> pd.DataFrame:
     """Train by a method and leave the weights of the least validation loss in its model.
+
+    With another `select.by` than ``loss`` they are the last epoch's, and with a statistic the
+    epochs' networks wait in `state_folder` for `checkpoints.sweep`.
 
     Returns a row an epoch: `epoch` (from 1), `loss`, `loss_<name>` for each loss of the method,
     `val_loss`, `val_loss_<name>` (means over the epoch's steps where there was one, and over the
@@ -74,6 +78,7 @@ def train(
     )
     with Interruption(deadline_s) as interruption, Lock(state_folder) as lock:
         folder = StateFolder(state_folder, name, method.groups, log)
+        checkpoints = Checkpoints(folder.folder, name, settings.select)
         start = {group: values(variables) for group, variables in folder.groups.items()}
         state = folder.load()
         if state is not None and len(state.history) > settings.epochs:
@@ -82,6 +87,7 @@ def train(
                 assign(variables, start[group])
             state = None
         if state is None:
+            checkpoints.clear()
             state = State(
                 Schedule(settings.plateau_factor, settings.plateau_patience, settings.stop_patience)
             )
@@ -96,6 +102,7 @@ def train(
                 feed_validation,
                 settings,
                 folder,
+                checkpoints,
                 lock,
                 interruption,
                 events,
@@ -103,7 +110,8 @@ def train(
                 log,
             )
             loop.run(terminal)
-    assign(method.model.variables, state.best)
+    if settings.select.by == "loss":
+        assign(method.model.variables, state.best)
     return pd.DataFrame(state.history).astype({"epoch": "int64"})
 
 
@@ -113,10 +121,11 @@ class _Loop:
     def __init__(
         self,
         method: Method,
-        feed_train: BatchFeed,
-        feed_validation: BatchFeed,
+        feed_train: Feed,
+        feed_validation: Feed,
         settings: Training,
         folder: StateFolder,
+        checkpoints: Checkpoints,
         lock: Lock,
         interruption: Interruption,
         events: Events,
@@ -126,6 +135,7 @@ class _Loop:
         self.method = method
         self.feed_train, self.feed_validation = feed_train, feed_validation
         self.settings, self.folder, self.lock = settings, folder, lock
+        self.checkpoints = checkpoints
         self.interruption, self.events = interruption, events
         self.state, self.log = state, log
         #: Seconds of the first step, which compiles; the first of validation compiles as well.
@@ -145,6 +155,7 @@ class _Loop:
 
     def run(self, terminal: TextIO | None) -> None:
         """Go on until the end, a signal or the deadline."""
+        self.checkpoints.check(self.state.epoch, self.finished)
         if self.finished:
             return
         per_epoch = self.feed_train.steps
@@ -245,6 +256,8 @@ class _Loop:
         if state.schedule.stop:
             note += f"  no gain in {state.schedule.without_gain} epochs: end"
         self.progress.epoch(state.epoch, self.settings.epochs, row, note)
+        self.lock.check()
+        self.checkpoints.save(state.epoch, self.finished, self.method.model.variables)
         self._save()
 
     def _pause(self) -> None:
@@ -299,18 +312,19 @@ class _Loop:
         if what is None:
             return
         state = self.state
-        if where == "validation":
-            numbers = self.feed_validation.numbers(None, state.validated)
-        else:
-            numbers = self.feed_train.numbers(state.epoch, state.step)
+        feed, epoch, step = (
+            (self.feed_validation, None, state.validated)
+            if where == "validation"
+            else (self.feed_train, state.epoch, state.step)
+        )
         where = f"epoch {state.epoch + 1}, {where}"
-        finite = [np.isfinite(maps).all(axis=(1, 2, 3)) for maps in (x, *y.values())]
-        bad = numbers[~np.logical_and.reduce(finite)]
+        bad = feed.broken((x, dict(y)), epoch, step)
         if bad.size:
             raise UserError(
                 "dataset", "finite maps", f"others in realizations {_listed(bad)} ({where})"
             )
-        raise self._diverged(what, f"{found[what]} in {where}, realizations {_listed(numbers)}")
+        numbers = _listed(feed.numbers(epoch, step))
+        raise self._diverged(what, f"{found[what]} in {where}, realizations {numbers}")
 
     def _diverged(self, what: str, found: str) -> UserError:
         return UserError(

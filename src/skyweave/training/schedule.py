@@ -23,12 +23,12 @@ class Schedule:
     """Counters after some epochs; an epoch gains when its loss is below the least before.
 
     After `plateau_patience` epochs without a gain the learning rate is to be lowered, after
-    `stop_patience` the training ends.
+    `stop_patience`, if there is one, the training ends.
     """
 
     factor: float
     plateau_patience: int
-    stop_patience: int
+    stop_patience: int | None
     best: float = math.inf
     #: Epochs since the last gain or lowering of the rate, and since the last gain.
     still: int = 0
@@ -48,7 +48,7 @@ class Schedule:
     @property
     def stop(self) -> bool:
         """Whether training should end."""
-        return self.without_gain >= self.stop_patience
+        return self.stop_patience is not None and self.without_gain >= self.stop_patience
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, from which ``Schedule(**values)`` is equal."""
