@@ -26,7 +26,8 @@ class Adversarial:
     form that does not saturate), the mean over real and made examples. The generator's is that of
     its examples called real, plus `fidelity` times the `losses` of its outputs. Where both learn
     from a batch, the discriminator is first, and the generator then meets it as it has become (with
-    accumulation it changes at the last batch of an update only). For examples drawn apart, feed `data.feed.UnpairedFeed`. `seed` and `name` key the draws of the labels.
+    accumulation it changes at the last batch of an update only). For examples drawn apart, feed
+    `data.feed.UnpairedFeed`. `seed` and `name` key the draws of the labels.
     """
 
     def __init__(

@@ -7,9 +7,11 @@ TensorFlow compiles it as it stands; for JAX it becomes a pure function of all v
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import keras
+import numpy as np
 
 from skyweave.errors import UserError
 
@@ -18,14 +20,22 @@ Function = Callable[..., tuple[Any, Any]]
 
 
 class Seam(ABC):
-    """Gradients and compiled steps over some variables: all that the steps read or change."""
+    """Gradients and compiled steps over some variables: all that the steps read or change.
+
+    With several devices (`runtime.prepare`) each takes its share of the examples; the rest is alike
+    on all. TensorFlow's batch statistics are then those of a share, JAX's of the whole batch.
+    """
 
     def __init__(self, variables: Sequence[keras.Variable], *, xla: bool) -> None:
         self.variables, self.xla = list(variables), xla
 
     @abstractmethod
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        """`step` as a compiled function of arrays; it may change the variables."""
+        """`step` as a compiled function of arrays; it may change the variables.
+
+        The first axis of an array, if it has one, is that of the examples. What the step gives are
+        scalars, means over examples or the same on all devices.
+        """
 
     @abstractmethod
     def pullback(
@@ -64,12 +74,73 @@ def seam(variables: Sequence[keras.Variable], *, xla: bool = False) -> Seam:
     raise UserError("KERAS_BACKEND", "one of tensorflow, jax", backend)
 
 
+def mean_of_devices(gradients: Sequence[Any]) -> list[Any]:
+    """Gradients of the whole batch, from the device's own; part of a step."""
+    if _tensorflow_devices() == 1:
+        return list(gradients)  # JAX's are the batch's already.
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return list(context.all_reduce(tf.distribute.ReduceOp.MEAN, list(gradients)))
+
+
+def apply(optimizer: keras.Optimizer, gradients: Sequence[Any], model: keras.Model) -> None:
+    """Update the model's weights by gradients that are alike on all devices; part of a step."""
+    # With several devices of TensorFlow Keras sums what each of them gives.
+    devices = _tensorflow_devices()
+    gradients = [one / devices for one in gradients] if devices > 1 else list(gradients)
+    optimizer.apply(gradients, model.trainable_variables)
+
+
+def _tensorflow_devices() -> int:
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
+
+
+def _shardings() -> tuple[Any, Any]:
+    """Of what is alike on all of JAX's devices, and of examples that they share; None for one."""
+    import jax
+    from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return None, None
+    mesh = Mesh(np.array(jax.devices()[: distribution.device_mesh.devices.size]), ("batch",))
+    return NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec("batch"))
+
+
 class _TensorFlow(Seam):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         import tensorflow as tf
 
-        # Said either way, so that no default of TensorFlow decides. XLA draws other dropout masks.
-        return tf.function(step, jit_compile=self.xla, autograph=False)
+        strategy = tf.distribute.get_strategy()
+        devices = strategy.num_replicas_in_sync
+        if devices == 1:
+            # Said either way, so that no default of TensorFlow decides. XLA draws other dropout
+            # masks.
+            return tf.function(step, jit_compile=self.xla, autograph=False)
+
+        def shared(*arguments: Any) -> Any:
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+
+            def share(array: Any) -> Any:
+                size, rest = divmod(array.shape[0], devices) if array.shape.rank else (0, 0)
+                return array[number * size : (number + 1) * size] if size and not rest else array
+
+            return step(*tf.nest.map_structure(share, arguments))
+
+        def whole(*arguments: Any) -> Any:
+            found = strategy.run(
+                shared, args=tf.nest.map_structure(tf.convert_to_tensor, arguments)
+            )
+            return tf.nest.map_structure(
+                lambda value: strategy.reduce(tf.distribute.ReduceOp.MEAN, value, axis=None), found
+            )
+
+        return tf.function(whole, autograph=False)
 
     def pullback(
         self,
@@ -119,13 +190,21 @@ class _Jax(Seam):
     def compile(self, step: Callable[..., Any]) -> Callable[..., Any]:
         import jax
 
-        @jax.jit
+        alike, shared = _shardings()
+
+        @partial(jax.jit, out_shardings=alike)
         def pure(values: Any, *arguments: Any) -> Any:
             with self._values(values):
                 found = step(*arguments)
                 return found, self._current()
 
+        def share(array: Any) -> Any:
+            fits = shared and np.ndim(array) and len(array) % shared.num_devices == 0
+            return jax.device_put(array, shared if fits else alike)
+
         def compiled(*arguments: Any) -> Any:
+            if shared:
+                arguments = jax.tree.map(share, arguments)
             found, changed = pure([variable.value for variable in self.variables], *arguments)
             for variable, value in zip(self.variables, changed, strict=True):
                 variable.assign(value)

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from skyweave.config import Training
+from skyweave.training.gradients import apply, mean_of_devices
 
 #: (outputs, truths) → {name: scalar loss}.
 Losses = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
@@ -71,7 +72,12 @@ class Learner:
         optimizer.build(model.trainable_variables)
         self.rate = float(ops.convert_to_numpy(optimizer.learning_rate))
         self.sums = [
-            keras.Variable(np.zeros(v.shape, "float32"), trainable=False, dtype="float32")
+            keras.Variable(
+                np.zeros(v.shape, "float32"),
+                trainable=False,
+                dtype="float32",
+                aggregation="only_first_replica",
+            )
             for v in (model.trainable_variables if accumulate else ())
         ]
 
@@ -85,6 +91,7 @@ class Learner:
 
         Returns the norm of the update's gradient, or of this batch's; part of a step.
         """
+        gradients = mean_of_devices(gradients)
         if self.sums:
             for total, one in zip(self.sums, gradients, strict=True):
                 total.assign(total + ops.cast(one, total.dtype))
@@ -97,7 +104,7 @@ class Learner:
         if self.clip_norm is not None:
             scale = self.clip_norm / ops.maximum(length, self.clip_norm)
             gradients = [g * ops.cast(scale, g.dtype) for g in gradients]
-        self.optimizer.apply(gradients, self.model.trainable_variables)
+        apply(self.optimizer, gradients, self.model)
         return length
 
 

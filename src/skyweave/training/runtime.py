@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 
@@ -16,13 +17,16 @@ class Numerics:
     precision: str
     xla: bool
     deterministic: bool
+    devices: int = 1
 
 
 def numerics(settings: Training, device: str | None = None) -> Numerics:
     """Precision, XLA and determinism on `device` (``cpu`` or ``gpu``; this process's if None).
 
-    Raises `UserError` for settings that the running backend cannot have together.
+    Raises `UserError` for settings that the running backend cannot have together, and for more
+    devices than there are.
     """
+    devices = _devices(settings)
     jax = keras.backend.backend() == "jax"
     if settings.xla is False and jax:
         raise UserError("training.xla", "`auto` or `true` with JAX, whose steps are XLA's", "false")
@@ -32,17 +36,19 @@ def numerics(settings: Training, device: str | None = None) -> Numerics:
             "`false` with `deterministic: true`: TensorFlow promises nothing for what XLA compiles",
             "true",
         )
+    if settings.xla is True and devices > 1 and not jax:
+        raise UserError("training.xla", "`false` with several devices of TensorFlow", "true")
     gpu = (device or _device()) == "gpu"
     deterministic = settings.deterministic
     if deterministic == "auto":
         deterministic = not gpu and (jax or settings.xla is not True)
     xla = settings.xla
     if xla == "auto":
-        xla = jax or (gpu and not deterministic)
+        xla = jax or (gpu and not deterministic and devices == 1)
     precision = settings.precision
     if precision == "auto":
         precision = "bfloat16" if gpu and _has_bfloat16() else "float32"
-    return Numerics(precision, xla, deterministic)
+    return Numerics(precision, xla, deterministic, devices)
 
 
 def prepare(seed: int, threads: int | None = None, settings: Training | None = None) -> None:
@@ -61,6 +67,9 @@ def prepare(seed: int, threads: int | None = None, settings: Training | None = N
     keras.config.set_dtype_policy(policy)
     keras.utils.set_random_seed(seed % 2**32)
     if not tensorflow:
+        devices = keras.distribution.list_devices()[: chosen.devices]
+        several = keras.distribution.DataParallel(devices=devices) if len(devices) > 1 else None
+        keras.distribution.set_distribution(several)
         return
     import tensorflow as tf
 
@@ -69,6 +78,13 @@ def prepare(seed: int, threads: int | None = None, settings: Training | None = N
     if threads is not None:
         tf.config.threading.set_intra_op_parallelism_threads(threads)
         tf.config.threading.set_inter_op_parallelism_threads(threads)
+    if chosen.devices > 1:
+        names = [device.name for device in _tensorflow_devices()[: chosen.devices]]
+        # Sums in one order, so that the same bits come back; and the default, on processors,
+        # confuses the sums of two networks.
+        sums = tf.distribute.ReductionToOneDevice()
+        strategy = tf.distribute.MirroredStrategy(names, cross_device_ops=sums)
+        tf.distribute.experimental_set_strategy(strategy)
 
 
 def _device() -> str:
@@ -80,6 +96,28 @@ def _device() -> str:
     import tensorflow as tf
 
     return "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+
+
+def _tensorflow_devices() -> list[Any]:
+    """TensorFlow's GPUs, or its CPUs where there are none."""
+    import tensorflow as tf
+
+    kinds = (tf.config.list_logical_devices(kind) for kind in ("GPU", "CPU"))
+    return next(found for found in kinds if found)
+
+
+def _devices(settings: Training) -> int:
+    """How many devices to train on."""
+    if settings.devices == 1:
+        return 1  # without asking, which starts the devices
+    jax = keras.backend.backend() == "jax"
+    there = len(keras.distribution.list_devices() if jax else _tensorflow_devices())
+    wanted = there if settings.devices == "all" else settings.devices
+    if wanted > there:
+        raise UserError("training.devices", f"at most the {there} of this machine", wanted)
+    if settings.batch % wanted:
+        raise UserError("training.batch", f"a multiple of the {wanted} devices", settings.batch)
+    return wanted
 
 
 def _has_bfloat16() -> bool:

@@ -77,7 +77,12 @@ def signature(variables: Sequence[keras.Variable]) -> list[tuple[list[int], str]
 
 def values(variables: Sequence[keras.Variable]) -> list[np.ndarray]:
     """Copies of the values of variables."""
-    return [np.array(keras.ops.convert_to_numpy(v.value)) for v in variables]
+    return [np.array(keras.ops.convert_to_numpy(_read(v.value))) for v in variables]
+
+
+def _read(value: Any) -> Any:
+    """TensorFlow's variables on several devices are read before they are converted."""
+    return value.read_value() if hasattr(value, "read_value") else value
 
 
 def assign(variables: Sequence[keras.Variable], arrays: Sequence[np.ndarray]) -> None:
