@@ -11,7 +11,7 @@ export KERAS_HOME ?= $(CURDIR)/.cache/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation bench
+.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation bench scaling
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -56,6 +56,10 @@ check-simulation: env ## hold the simulation against published numbers and CAMB:
 bench: env ## run benchmarks/ and make docs/benchmarks.md
 	python -m benchmarks
 	python -m benchmarks.page
+
+scaling: env ## plan large studies from what was measured: docs/scaling.md
+	snakemake datasets --cores 1 --configfile benchmarks/scaling.yaml
+	python -m benchmarks.scaling
 
 cost: env ## print time and memory of the last run, by rule
 	python -m skyweave.report.cost results
