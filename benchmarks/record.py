@@ -46,7 +46,7 @@ def entry(name: str, measured: Measured) -> dict[str, Any]:
 def machine() -> str:
     """Processor, cores that this process may use, and versions."""
     cores = len(os.sched_getaffinity(0))
-    used = versions("numpy", "scipy", "numba", "ducc0", "pixell")
+    used = versions("numpy", "scipy", "numba", "ducc0", "pixell", "keras", "tensorflow")
     software = ", ".join(f"{name} {version}" for name, version in used.items())
     return f"{_processor()}, {cores} cores; {software}"
 
