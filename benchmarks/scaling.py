@@ -230,30 +230,24 @@ def _limits(measured: Measured) -> str:
         ["`simulate`", "nothing: it writes map by map", "", "", ""],
         [
             "`prepare`, `check_simulation`, `train`, `predict`",
-            "open files: all shards",
+            "shards that are read; the last 128 used stay open",
             *shards,
-            "`ulimit -n`, often 1,024: too few for shards of 100",
+            "",
         ],
         ["`train`", "nothing in memory: above 1 GB it reads each batch", "", "", ""],
         *(
-            [f"`{rule}`", "MB: the whole test set", *sizes, _asked(rule, "mem_mb", sizes)]
+            [f"`{rule}`", "MB: the whole test set", *sizes, "twice that, and 3,000"]
             for rule, sizes in held.items()
         ),
         [
             "`predict`",
             "minutes, at the measured rate of a core",
             *minutes,
-            _asked("predict", "runtime", minutes),
+            "by the operations",
         ],
     ]
     head = "rule | what grows | paper > | million > | asked for"
     return words.LIMITS + _table(head, rows) + words.ADVICE
-
-
-def _asked(rule: str, key: str, needed: Sequence[float]) -> str:
-    """What a rule asks for, and for which of the needs it is too little."""
-    asked = plan.asked_for(rule, key)
-    return f"`{key}={asked}`" + (": **more than asked for**" if max(needed) > asked else "")
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -110,22 +110,22 @@ In `profiles/slurm/config.yaml`, for thousands of jobs or a million realizations
 | `max-jobs-per-timespan` | 10/1s | Snakemake's default, 100/1s, is too much for a busy Slurm |
 | `latency-wait` | 60 | as the profile has it: a file of another node may be seen late |
 | `set-resources`: `train: runtime` | 1440 | minutes of an attempt; the state outlives it |
-| `set-resources`: `predict`, `evaluate` | below | they do not know the size of the test set |
 
 `slurm-init-seconds-before-status-checks`, 40 by default, is the executor's shortest pause between
 questions; there are so few that it need not be longer. `seconds-between-status-checks` has no
 effect, as the executor sets its own pauses, and `max-status-checks-per-second` hardly any, as one
-question is for all jobs. `fetch_sfd98`, `fetch_hfi` and `report` are local, one job each. Your
+question is for all jobs. Fetching, drawing and the report are seconds each, and local. Your
 cluster's limit on jobs in the queue is the limit of `jobs`.
 """
 
 LIMITS = """
 ## What the rules do at that size
 
-Memory is that of the maps which a job holds at once: the least that it needs.
+Memory is that of the maps which a job holds at once: the least that it needs. The rules ask for
+memory and time by the size of the study.
 """
 
 ADVICE = """
-**More than asked for** needs `set-resources`, or a smaller share of the test set (`split`): 10,000
-maps judge a network as well as 100,000.
+Where that is too much, a smaller share of the test set (`split`) will do: 10,000 maps judge a
+network as well as 100,000.
 """

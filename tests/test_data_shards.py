@@ -48,6 +48,17 @@ def test_what_is_written_is_read(tmp_path):
         np.testing.assert_array_equal(some, maps([9, 0, 4, 0, 1])["kappa"])
 
 
+def test_only_so_many_files_are_open(tmp_path, monkeypatch):
+    """And those are the ones that were used last."""
+    monkeypatch.setattr("skyweave.data.shards.MOST_OPEN", 2)
+    paths = [write(tmp_path / f"{number}.h5", [number]) for number in range(5)]
+    with closing(ShardSet(paths)) as shards:
+        assert shards.read("q_obs")[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
+        for number in (1, 3, 1, 4):
+            shards.read("q_obs", [number])
+        assert list(shards._open) == [1, 4]
+
+
 def test_same_maps_same_bytes(tmp_path):
     """Of the whole file: it keeps no time, which HDF5 counts in seconds."""
     labels = {"ns": np.array([0.9, 1.0])}

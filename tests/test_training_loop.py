@@ -179,8 +179,13 @@ def test_no_time_at_all_is_told_before_the_first_step(run, whole, deadline_s):
     same(run, run(), whole)
 
 
-@pytest.mark.parametrize(("step_s", "save_s", "compile_s"), [(1, 30, 1), (20, 1, 60)])
-def test_the_margin_covers_slow_saves_and_compilations(run, monkeypatch, step_s, save_s, compile_s):
+@pytest.mark.parametrize(
+    ("step_s", "save_s", "compile_s", "accumulate"),
+    [(1, 30, 1, 1), (20, 1, 60, 1), (20, 1, 60, 2)],
+)
+def test_the_margin_covers_slow_saves_and_compilations(
+    run, monkeypatch, step_s, save_s, compile_s, accumulate
+):
     """By a clock of our own; an epoch has 5 steps and 3 of validation.
 
     Whatever the limit, a training ends before it, and not long before it, the state saved. Only
@@ -198,23 +203,25 @@ def test_the_margin_covers_slow_saves_and_compilations(run, monkeypatch, step_s,
     def slow(found):
         """A step of a freshly made method, which compiles first."""
 
-        def take(self, *_):
+        def take(self, x, y, place=None):
             compiled = self.__dict__.setdefault("compiled", set())
-            clock[0] += step_s if found[1] in compiled else compile_s
-            compiled.add(found[1])
-            return found[0]
+            kind = place and self.kind(place)
+            clock[0] += step_s if kind in compiled else compile_s
+            compiled.add(kind)
+            return found
 
         return take
 
     losses = {"kappa": 1.0, "tau": 1.0}
     monkeypatch.setattr(StateFolder, "save", save)
-    monkeypatch.setattr(Supervised, "train", slow(((losses, 1.0), "train")))
-    monkeypatch.setattr(Supervised, "evaluate", slow((losses, "evaluate")))
+    monkeypatch.setattr(Supervised, "train", slow((losses, 1.0)))
+    monkeypatch.setattr(Supervised, "evaluate", slow(losses))
     ends = []
     for limit in range(2 * save_s + compile_s + 2, 600, 12):
         clock[0] = 0.0
         try:
-            run(deadline_s=limit, identity={"limit": limit}, epochs=2, net=plain)
+            changes = {"epochs": 2, "accumulate": accumulate}
+            run(deadline_s=limit, identity={"limit": limit}, net=plain, **changes)
             ends.append("whole")
         except Unfinished:
             ends.append("cut")

@@ -87,6 +87,17 @@ def test_bfloat16_leaves_weights_losses_and_last_layers_in_float32():
     assert 1e-4 < distance < 0.1
 
 
+def test_memory_is_that_of_this_process_on_a_cpu():
+    before = runtime.memory_gb()
+    held = np.ones(10**8, np.uint8)
+    assert before > 0.1, "TensorFlow alone is larger"
+    assert runtime.memory_gb() >= before
+    del held
+    with open("/proc/self/status") as file:
+        (peak,) = (line.split()[1] for line in file if line.startswith("VmHWM"))
+    assert runtime.memory_gb() == pytest.approx(int(peak) * 1024 / 1e9, rel=0.05)
+
+
 def test_xla_takes_the_same_steps():
     """To single precision; without dropout, whose masks XLA draws by another generator."""
     rng = np.random.default_rng(0)

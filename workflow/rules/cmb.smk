@@ -1,5 +1,7 @@
 localrules:
     fetch_hfi,
+    export_patch,
+    draw_spectra,
 
 
 rule fetch_hfi:

@@ -176,6 +176,34 @@ def simulation_runtime(wildcards):
     return 60 + int(2 * skies * (180 * 60 / dataset.grid.pixel_arcmin / 4700) ** 3)
 
 
+def maps_memory(part, maps):
+    """Function: MB of a job that holds so many maps of each realization of a part of the split."""
+
+    def memory(wildcards):
+        run = run_settings(wildcards)
+        dataset = STUDY.datasets[run.dataset]
+        patches = getattr(dataset.split, part) * dataset.realizations
+        # Single precision, and as much again for what is made of them on the way.
+        return 3000 + int(2 * 4e-6 * patches * dataset.grid.pixels**2 * maps(run))
+
+    return memory
+
+
+def training_memory(wildcards):
+    """MB of a training; one that compares its epochs' networks holds the validation set."""
+    compares = run_settings(wildcards).training.select.swept
+    held = maps_memory("validation", lambda run: len(run.inputs) + 2 * len(run.targets))
+    return 8000 + (held(wildcards) if compares else 0)
+
+
+def prediction_runtime(wildcards):
+    """Minutes of a prediction: a map of 128² at full width is 0.7 s of 100 GFLOP/s."""
+    run = run_settings(wildcards)
+    dataset = STUDY.datasets[run.dataset]
+    maps = dataset.split.test * dataset.realizations * (dataset.grid.pixels / 128) ** 2
+    return 30 + int(0.7 / 60 * maps * max(run.network.width, 0.1) ** 2)
+
+
 def realizations_of(wildcards):
     """First realization of a shard and the one behind its last."""
     shard = STUDY.datasets[wildcards.cmb].shards[int(wildcards.shard)]

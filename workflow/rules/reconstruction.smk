@@ -1,3 +1,7 @@
+localrules:
+    draw_reconstruction,
+
+
 rule train:
     input:
         shards=run_shards,
@@ -17,7 +21,7 @@ rule train:
     threads: 8
     resources:
         gpu=1,
-        mem_mb=8000,
+        mem_mb=training_memory,
         runtime=240,
     params:
         seed=STUDY.seed,
@@ -46,8 +50,9 @@ rule predict:
         ENVIRONMENT
     threads: 8
     resources:
-        mem_mb=8000,
-        runtime=60,
+        # Inputs, truth, prediction, and of the baseline what it is made from and gives.
+        mem_mb=maps_memory("test", lambda run: len(run.inputs) + 2 * len(run.targets) + 3),
+        runtime=prediction_runtime,
     message:
         "Predictions of {wildcards.run} on its test set"
     script:
@@ -68,7 +73,7 @@ rule evaluate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=maps_memory("test", lambda run: 2 * len(run.targets) + 1),
         runtime=30,
     message:
         "Metrics of {wildcards.run} against its baseline"

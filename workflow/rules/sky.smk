@@ -1,5 +1,6 @@
 localrules:
     fetch_sfd98,
+    draw_sky,
 
 
 rule fetch_sfd98:

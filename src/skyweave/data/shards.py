@@ -18,6 +18,8 @@ from skyweave.flat.grid import PatchGrid
 FORMAT = "skyweave shard 1"
 REALIZATIONS = "realizations"
 LABELS = "labels"
+#: Files of a dataset that are open at a time; a process may have 1,024, as a rule.
+MOST_OPEN = 128
 
 
 def write_shard(
@@ -302,11 +304,16 @@ class ShardSet:
         return position
 
     def _handle(self, index: int) -> h5py.File:
-        if index not in self._open:
+        file = self._open.pop(index, None)
+        if file is None:
+            while len(self._open) >= MOST_OPEN:
+                self._open.pop(next(iter(self._open))).close()
             # A shard is renamed into place and never written again: no lock, which network
             # file systems often lack.
-            self._open[index] = h5py.File(self.paths[index], "r", locking=False)
-        return self._open[index]
+            file = h5py.File(self.paths[index], "r", locking=False)
+        # Behind all others, so that the one first to be closed was used longest ago.
+        self._open[index] = file
+        return file
 
     def close(self) -> None:
         """Close the files; they open again when maps are read."""

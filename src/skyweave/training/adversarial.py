@@ -1,6 +1,6 @@
 """Adversarial training: a generator learns what a discriminator cannot tell from the truth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -61,15 +61,21 @@ class Adversarial:
         self._losses, self._fields = losses, tuple(self.model.output)
         self._seam = seam([*generator.variables, *discriminator.variables], xla=xla)
         #: A compiled step for each choice of who learns, and of what is an update's last batch.
-        self._steps = {
-            (*turns, last): self._seam.compile(partial(self._step, turns, last))
-            for turns in ((True, True), (True, False), (False, True))
+        self._steps: Mapping[Hashable, Callable[..., Any]] = {
+            (*turn, last): self._seam.compile(partial(self._step, turn, last))
+            for turn in ((True, True), (True, False), (False, True))
+            for last in (True, False)
+        } | {
+            ("alone", last): self._seam.compile(partial(self._step_alone, last))
             for last in (True, False)
         }
-        self._alone = {
-            last: self._seam.compile(partial(self._step_alone, last)) for last in (True, False)
-        }
         self._look = self._seam.compile(self._evaluate)
+
+    def kind(self, place: Place) -> Hashable:
+        """Which compiled step a batch takes."""
+        if place.update < self.settings.warmup_generator:
+            return "alone", place.last
+        return *turns(self.settings, place.update), place.last
 
     def train(
         self, x: np.ndarray, y: Mapping[str, np.ndarray], place: Place
@@ -80,14 +86,9 @@ class Adversarial:
         missing where it did not learn, `adversarial` and the outputs' own where the generator did
         not.
         """
-        learns, judges = turns(self.settings, place.update)
-        count = np.float32(place.count)
-        if place.update < self.settings.warmup_generator:
-            values, norm = self._alone[place.last](x, dict(y), count)
-        else:
-            labels = self._labels(len(x), place.batch)
-            step = self._steps[learns, judges, place.last]
-            values, norm = step(x, dict(y), labels, count)
+        labels = self._labels(len(x), place.batch)
+        step = self._steps[self.kind(place)]
+        values, norm = step(x, dict(y), labels, np.float32(place.count))
         names = (*y, "adversarial", *_JUDGED)
         return numbers(values, [name for name in names if name in values]), float(norm)
 
@@ -165,7 +166,7 @@ class Adversarial:
             norms.append(generator.learn(pull(by_made), last, count))
         return values, ops.max(ops.stack(norms))
 
-    def _step_alone(self, last: bool, x: Any, y: Any, count: Any) -> Any:
+    def _step_alone(self, last: bool, x: Any, y: Any, labels: Any, count: Any) -> Any:
         def loss() -> Any:
             own = self._losses(self.model(x, training=True), y)
             return self.settings.fidelity * sum(own.values()), own

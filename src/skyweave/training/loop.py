@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -21,7 +21,7 @@ from skyweave.training.interruption import Interruption
 from skyweave.training.lock import Lock
 from skyweave.training.method import Method, Place
 from skyweave.training.progress import Log, Progress, to_stderr
-from skyweave.training.runtime import numerics
+from skyweave.training.runtime import memory_gb, numerics
 from skyweave.training.schedule import Schedule, factor
 from skyweave.training.state import Means, State, StateFolder, assign, digest, signature, values
 
@@ -138,11 +138,11 @@ class _Loop:
         self.checkpoints = checkpoints
         self.interruption, self.events = interruption, events
         self.state, self.log = state, log
-        #: Seconds of the first step, which compiles; the first of validation compiles as well.
+        #: Seconds of the first step, which compiles; so does the first of each other kind.
         self.first_s: float | None = None
+        self.compiled: set[Hashable] = set()
         #: The factor that the optimizers' learning rates have; None before the first update.
         self.factor: float | None = None
-        self.validation_compiled = False
 
     @property
     def learning_rate(self) -> float:
@@ -169,7 +169,12 @@ class _Loop:
             )
         done = self.state.epoch * per_epoch + self.state.step
         self.progress = Progress(
-            self.settings.epochs * per_epoch, done, self.feed_train.batch, self.log, terminal
+            self.settings.epochs * per_epoch,
+            done,
+            self.feed_train.batch,
+            self.log,
+            terminal,
+            memory_gb=memory_gb,
         )
         try:
             self.saved = self.ticked = time.monotonic()
@@ -190,22 +195,30 @@ class _Loop:
         for x, y in self.feed_train.epoch(state.epoch, state.step):
             self._step(x, y)
             self.progress.step(state.epoch + 1, self.method.total(state.losses.means))
-            # Validation follows, and may have to be compiled.
-            last = state.step == self.feed_train.steps and not self.validation_compiled
-            self.interruption.coming_s = (self.first_s or 0.0) if last else 0.0
+            # What follows may have to be compiled: validation, or a step of another kind.
+            coming: Hashable = "validation"
+            if state.step < self.feed_train.steps:
+                coming = self.method.kind(self._place(state.step))
+            known = coming in self.compiled
+            self.interruption.coming_s = 0.0 if known else self.first_s or 0.0
             self._pause()
 
-    def _step(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> None:
-        """A batch; the weights are updated by the last of each `accumulate`, and of an epoch."""
-        state, per_update, steps = self.state, self.settings.accumulate, self.feed_train.steps
-        first = state.step - state.step % per_update
+    def _place(self, step: int) -> Place:
+        """That of a step of this epoch, whose last one ends an update in any case."""
+        per_update, steps = self.settings.accumulate, self.feed_train.steps
+        first = step - step % per_update
         end = min(first + per_update, steps)
-        place = Place(
-            batch=state.epoch * steps + state.step,
-            update=state.epoch * self.per_epoch + state.step // per_update,
+        return Place(
+            batch=self.state.epoch * steps + step,
+            update=self.state.epoch * self.per_epoch + step // per_update,
             count=end - first,
-            last=state.step + 1 == end,
+            last=step + 1 == end,
         )
+
+    def _step(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> None:
+        """A batch, and an update of the weights with the last of an update's."""
+        state, place = self.state, self._place(self.state.step)
+        self.compiled.add(self.method.kind(place))
         if place.last:
             self._set_rates(place.update)
         losses, norm = self.method.train(x, y, place)
@@ -232,7 +245,8 @@ class _Loop:
             self._check(losses, 0.0, "validation", x, y)
             state.validated += 1
             state.validation.add(losses, len(x))
-            self.validation_compiled, self.interruption.coming_s = True, 0.0
+            self.compiled.add("validation")
+            self.interruption.coming_s = 0.0
             self._pause()
         return state.validation.means
 

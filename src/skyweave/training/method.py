@@ -1,6 +1,6 @@
 """What a kind of training is to the loop, and how a network learns from gradients."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,6 +37,9 @@ class Method(Protocol):
     groups: Mapping[str, Sequence[keras.Variable]]
     #: Plain values that tell this training from others of the same networks.
     identity: Mapping[str, Any]
+
+    def kind(self, place: Place) -> Hashable:
+        """Which compiled step a batch takes; the first of each kind has to be compiled."""
 
     def train(
         self, x: np.ndarray, y: Mapping[str, np.ndarray], place: Place

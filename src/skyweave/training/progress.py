@@ -18,7 +18,7 @@ def to_stderr(line: str) -> None:
 
 
 class Progress:
-    """Tells steps done of `total`, patches a second, loss and the time that is left at most.
+    """Tells steps done of `total`, loss, patches a second, memory and the time left at most.
 
     A bar is drawn on `terminal` (stderr if None) if that is one; lines go to `log` each epoch,
     and every `every_s` seconds where no bar stands in their way.
@@ -32,9 +32,11 @@ class Progress:
         log: Log,
         terminal: TextIO | None = None,
         every_s: float = 10.0,
+        *,
+        memory_gb: Callable[[], float],
     ) -> None:
         self.total, self.done, self.batch = total, done, batch
-        self.log = log
+        self.log, self.memory_gb = log, memory_gb
         self._start = self._told = time.monotonic()
         self._first = done
         screen = terminal or sys.stderr
@@ -58,14 +60,14 @@ class Progress:
         now = time.monotonic()
         if self._bar is not None:
             self._bar.set_postfix_str(
-                f"epoch {epoch}, loss {loss:.4g}, {self.rate(now):.3g} patches/s", refresh=False
+                f"epoch {epoch}, loss {loss:.4g}, {self._speed(now)}", refresh=False
             )
             self._bar.update()
         if now - self._told >= self.every_s:
             self._told = now
             self.log(
                 f"epoch {epoch}  step {self.done}/{self.total}  loss {loss:.4g}  "
-                f"{self.rate(now):.3g} patches/s  at most {self.left(now)} left"
+                f"{self._speed(now)}  at most {self.left(now)} left"
             )
 
     def epoch(self, epoch: int, epochs: int, row: dict[str, float], note: str) -> None:
@@ -74,8 +76,11 @@ class Progress:
         self.log(
             f"epoch {epoch}/{epochs}  loss {row['loss']:.5g}  val_loss {row['val_loss']:.5g}  "
             f"learning_rate {row['learning_rate']:.3g}  {row['seconds']:.1f} s  "
-            f"{self.rate(now):.3g} patches/s  at most {self.left(now)} left{note}"
+            f"{self._speed(now)}  at most {self.left(now)} left{note}"
         )
+
+    def _speed(self, now: float) -> str:
+        return f"{self.rate(now):.3g} patches/s, {self.memory_gb():.2g} GB"
 
     def rate(self, now: float) -> float:
         """Patches a second since this process began, validation and saving included."""

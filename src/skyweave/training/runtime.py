@@ -1,6 +1,7 @@
 """What a process that trains sets before the first operation."""
 
 import os
+import resource
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +86,20 @@ def prepare(seed: int, threads: int | None = None, settings: Training | None = N
         sums = tf.distribute.ReductionToOneDevice()
         strategy = tf.distribute.MirroredStrategy(names, cross_device_ops=sums)
         tf.distribute.experimental_set_strategy(strategy)
+
+
+def memory_gb() -> float:
+    """Most memory that a device has held so far, or this process where there is no accelerator."""
+    if _device() == "cpu":
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return max(device.memory_stats()["peak_bytes_in_use"] for device in jax.devices()) / 1e9
+    import tensorflow as tf
+
+    names = [device.name.split("device:")[1] for device in _tensorflow_devices()]
+    return max(tf.config.experimental.get_memory_info(name)["peak"] for name in names) / 1e9
 
 
 def _device() -> str:

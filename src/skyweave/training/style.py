@@ -1,6 +1,6 @@
 """Training of a style-based generator (StyleGAN2, Karras et al. 2020, arXiv:1912.04958)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any
@@ -106,11 +106,16 @@ class StyleBased:
         }
         self._seam = seam([v for group in self.groups.values() for v in group], xla=xla)
         #: A compiled step with or without R1, path lengths, and the end of an update.
-        self._steps = {
+        self._steps: Mapping[Hashable, Callable[..., Any]] = {
             choice: self._seam.compile(partial(self._step, *choice))
             for choice in product((True, False), repeat=3)
         }
         self._look = self._seam.compile(self._evaluate)
+
+    def kind(self, place: Place) -> Hashable:
+        """Which compiled step a batch takes."""
+        intervals = self.settings.r1_interval, self.settings.path_interval
+        return *(due(interval, place.update) for interval in intervals), place.last
 
     def train(
         self, x: np.ndarray, y: Mapping[str, np.ndarray], place: Place
@@ -122,12 +127,12 @@ class StyleBased:
         `path_length`, the mean squared difference from the running mean; all without weights.
         """
         real, settings = self._maps(y), self.settings
-        r1 = due(settings.r1_interval, place.update)
-        path = due(settings.path_interval, place.update)
-        found, norms = self._steps[r1, path, place.last](
+        found, norms = self._steps[self.kind(place)](
             real,
             self._styles(len(real), "styles", place.batch),
-            self._paths(real.shape, place.batch) if path else None,
+            self._paths(real.shape, place.batch)
+            if due(settings.path_interval, place.update)
+            else None,
             np.float32(place.count),
             np.float32(1 - kept(settings.average_images, len(real), place)),
         )
@@ -146,7 +151,8 @@ class StyleBased:
     def total(self, losses: Mapping[str, float]) -> float:
         """The generator's loss, which is told by a discriminator that learns as well.
 
-        It has no lowest value to reach: where the two are in balance it is ln 2.
+        It has no lowest value to reach: where the two are in balance it is ln 2. The epoch to keep
+        is thus to be selected by a statistic or to be the last, and `stop_patience` to be none.
         """
         return losses["generator"]
 

@@ -1,6 +1,6 @@
 """Supervised training: a network learns the truths of its inputs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -35,17 +35,21 @@ class Supervised:
             _, values, gradients = at.gradient(loss, self.model.trainable_variables)
             return values, learner.learn(gradients, last, count)
 
-        self._train = {
+        self._train: Mapping[Hashable, Callable[..., Any]] = {
             True: at.compile(lambda x, y, count: train(x, y, count, last=True)),
             False: at.compile(lambda x, y, count: train(x, y, count, last=False)),
         }
         self._evaluate = at.compile(lambda x, y: losses(self.model(x, training=False), y))
 
+    def kind(self, place: Place) -> Hashable:
+        """Which compiled step a batch takes."""
+        return place.last
+
     def train(
         self, x: np.ndarray, y: Mapping[str, np.ndarray], place: Place
     ) -> tuple[dict[str, float], float]:
         """Take a step; its losses before the update, and the gradient's norm unclipped."""
-        values, norm = self._train[place.last](x, dict(y), np.float32(place.count))
+        values, norm = self._train[self.kind(place)](x, dict(y), np.float32(place.count))
         return numbers(values, y), float(norm)
 
     def evaluate(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> dict[str, float]:
