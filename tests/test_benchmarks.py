@@ -11,7 +11,7 @@ import pytest
 # The benchmarks are no part of the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import page, record, runner, simulation
+from benchmarks import page, record, runner, simulation, training
 from benchmarks.record import Measured
 from benchmarks.timing import Side, paired
 from skyweave.errors import UserError
@@ -251,3 +251,44 @@ def test_measurements_are_made():
     assert cores.ratio == pytest.approx(cores.ours / cores.peer)
     for measured in (against, cost, cores):
         assert min(measured.ours, measured.peer) > 0
+
+
+# Training
+
+
+def test_the_loop_and_bare_keras_train_the_same_network(tmp_path):
+    """An epoch of the same batches from the same weights ends in the same weights."""
+    from skyweave import config
+    from skyweave.training.loop import train
+    from skyweave.training.method import learner
+    from skyweave.training.state import values
+    from skyweave.training.supervised import Supervised
+
+    settings = config.Training(batch=4, epochs=1)
+    maps = training.shards(tmp_path, 16, 20)
+    parts = training.feed(maps, range(12), 4), training.feed(maps, range(12, 20), 4)
+    made = training.network(settings, 0.0625, 16)
+    method = Supervised(learner(made, settings))
+    bare = training.Bare(training.network(settings, 0.0625, 16), settings, parts)
+    train(method, *parts, settings, state_folder=tmp_path, identity={}, log=lambda line: None)
+    bare.epochs(0, 1)
+    for one, other in zip(values(made.variables), values(bare.model.variables), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("run", "unit"),
+    [
+        (lambda: training.loop(width=0.0625, pixels=16, steps=2, batch=2, blocks=1), "ms/patch"),
+        (lambda: training.fed(cached=False, width=0.0625, pixels=16, count=64), "ms/patch"),
+        (lambda: training.share(width=0.0625, pixels=16), "GFLOP/s"),
+    ],
+)
+def test_training_is_measured(run, unit, tmp_path):
+    measured = run()
+    fewer_is_better = unit == "ms/patch"
+    expected = measured.peer / measured.ours if fewer_is_better else measured.ours / measured.peer
+    assert measured.ratio == pytest.approx(expected)
+    assert measured.unit == unit
+    record.write(tmp_path / "a.json", [record.entry("a", measured)])
+    assert record.read(tmp_path / "a.json")
