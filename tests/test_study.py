@@ -99,7 +99,7 @@ def test_network_recovers_e_and_kappa(study):
 
 def test_training_tells_how_far_it_is(study):
     log = (study / "results" / "logs" / "train" / "resunet.log").read_text()
-    assert re.search(r"epoch 1/\d+  loss .* val_loss .* patches/s .* left", log)
+    assert re.search(r"epoch 1/\d+  loss .* val_loss .* patches/s, .* left", log)
 
 
 def test_a_second_run_does_nothing(study):

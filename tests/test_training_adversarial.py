@@ -16,10 +16,10 @@ from skyweave.data.feed import BatchFeed, UnpairedFeed
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.errors import Unfinished, UserError
-from skyweave.training.adversarial import Adversarial, turns
+from skyweave.training.adversarial import Adversarial, learners, turns
 from skyweave.training.interruption import Interruption
 from skyweave.training.loop import train
-from skyweave.training.method import Learner, Place, learner
+from skyweave.training.method import Learner, Place
 from skyweave.training.runtime import prepare
 from skyweave.training.state import values
 
@@ -257,35 +257,60 @@ def feed(shards, numbers, name):
 
 
 def test_examples_drawn_apart(shards):
-    pair = [feed(shards, range(20), name) for name in "ab"]
+    pair = [feed(shards, numbers, "a") for numbers in (range(15), range(15, 30))]
     apart = UnpairedFeed(*pair)
-    assert apart.steps == 5
+    assert apart.steps == 3
     (x, y), *_ = apart.epoch(0, 2)
     np.testing.assert_array_equal(x, next(iter(pair[0].epoch(0, 2)))[0])
     np.testing.assert_array_equal(y["b"], next(iter(pair[1].epoch(0, 2)))[1]["b"])
-    assert set(pair[0].numbers(0, 2)) != set(pair[1].numbers(0, 2))
     assert apart.fingerprint != UnpairedFeed(*pair[::-1]).fingerprint
-    assert [
-        len(x) for x, _ in UnpairedFeed(pair[0], feed(shards, range(20, 30), "c")).in_order()
-    ] == [*(4, 4, 2)]
+    shorter = UnpairedFeed(pair[0], feed(shards, range(20, 30), "c"))
+    sizes = [len(x) for x, _ in shorter.in_order()]
+    assert sizes == [4, 4, 2]
+    assert [shorter.size(batch) for batch in range(4)] == [*sizes, 0]
     y["b"][1, 0, 0, 0] = np.nan
     assert apart.broken((x, y), 0, 2) == [pair[1].numbers(0, 2)[1]]
     x[3] = np.inf
     assert set(apart.broken((x, y), 0, 2)) == {pair[1].numbers(0, 2)[1], pair[0].numbers(0, 2)[3]}
-    other = BatchFeed(shards, ["q_obs"], ["e"], pair[0].normalization, range(20), 5, 1, ("d",))
+
+
+def test_feeds_that_do_not_go_together_are_refused(shards):
+    one = feed(shards, range(15), "a")
+    other = BatchFeed(shards, ["q_obs"], ["e"], one.normalization, range(15, 30), 5, 1, ("d",))
     with pytest.raises(UserError, match="batch: expected that of the inputs, 4, found 5"):
-        UnpairedFeed(pair[0], other)
+        UnpairedFeed(one, other)
+    shared = feed(shards, range(14, 30), "b")
+    words = "realizations: expected others for truths than for inputs, found 14"
+    with pytest.raises(UserError, match=words):
+        UnpairedFeed(one, shared)
 
 
-def trained(shards, folder, feeds, **given):
-    """A training of three epochs with everything random there is, and its networks' weights."""
+@pytest.mark.parametrize("given", [{"conditional": False}, {"fidelity": 0, "warmup_generator": 0}])
+def test_what_learns_from_pairs_is_not_fed_others(shards, tmp_path, given):
+    apart = UnpairedFeed(feed(shards, range(10), "a"), feed(shards, range(10, 20), "b"))
+    with pytest.raises(UserError, match="feed: expected truths of the inputs"):
+        trained(shards, tmp_path, (apart, feed(shards, range(20, 30), "c")), **given)
+
+
+RANDOM = {"label_swap": 0.3, "real_labels": (0.7, 1), "generator_steps": 2, "warmup_generator": 1}
+
+
+def trained(shards, folder, feeds, epochs=3, **given):
+    """A training with everything random there is, and its networks' weights."""
     prepare(1)
-    settings = Training(epochs=3, batch=4, learning_rate=0.01, accumulate=2, save_minutes=1e-9)
+    settings = Training(
+        epochs=epochs,
+        batch=4,
+        learning_rate=0.01,
+        accumulate=2,
+        save_minutes=1e-9,
+        plateau_patience=1,
+        stop_patience=2,
+    )
+    own = Settings(**RANDOM | given)
     made = Adversarial(
-        *(learner(model, settings) for model in networks(dropout=0.3)),
-        Settings(
-            label_swap=0.3, real_labels=(0.7, 1), generator_steps=2, warmup_generator=1, **given
-        ),
+        *learners(*networks(dropout=0.3), settings, own),
+        own,
         seed=1,
         name="a",
     )
@@ -313,6 +338,28 @@ def test_a_training_that_was_stopped_ends_alike(shards, tmp_path, monkeypatch):
     for one, other in zip(whole[1], resumed[1], strict=True):
         np.testing.assert_array_equal(one, other)
     assert {"loss_discriminator", "val_loss_adversarial", "val_loss_e"} <= set(whole[0])
+
+
+def test_epochs_are_judged_once_both_learn(shards, tmp_path):
+    """Three updates in an epoch: the generator's four, the discriminator's eight, then both's."""
+    given = {"warmup_generator": 4, "warmup_discriminator": 8}
+    made = method(**given)
+    assert [made.settled(update) for update in (4, 12, 13, 15)] == [False, False, True, True]
+    assert not method(fidelity=0, conditional=False).settled(99)
+    feeds = feed(shards, range(20), "a"), feed(shards, range(20, 30), "b")
+    history, _ = trained(shards, tmp_path, feeds, epochs=6, **given)
+    assert len(history) > 4, "an end by epochs in which the generator did not learn"
+    # Updates 7 to 9 are the discriminator's alone, the last ones its and the generator's.
+    assert history.loss.isna().tolist()[:4] == [False, False, True, True]
+    assert history.val_loss.notna().all()
+    assert (history.learning_rate[:4] == history.learning_rate[0]).all()
+
+
+def test_the_discriminator_has_its_own_rate():
+    training = Training(learning_rate=0.002)
+    for rate, expected in ((None, [0.002, 0.002]), (0.01, [0.002, 0.01])):
+        found = learners(*networks(), training, Settings(learning_rate=rate))
+        assert [one.rate for one in found] == pytest.approx(expected)
 
 
 def found():

@@ -14,60 +14,99 @@ from skyweave.training.runtime import numerics
 
 
 def network(kind):
-    """Plain convolutions, or with what looks at the examples together and at random."""
+    """Plain convolutions, or with what looks at the examples together, or at random."""
     import keras
 
     image = keras.Input((8, 8, 1))
     x = keras.layers.Conv2D(4, 3, padding="same", activation="tanh")(image)
-    if kind == "whole":
-        x = keras.layers.BatchNormalization()(keras.layers.Dropout(0.3, seed=1)(x))
+    if kind == "statistics":
+        x = keras.layers.BatchNormalization()(x)
+    if kind == "masks":
+        x = keras.layers.Dropout(0.3, seed=1)(x)
     return keras.Model(image, {name: keras.layers.Conv2D(1, 1)(x) for name in "ab"})
 
 
-def judge():
+def judge(channels):
     import keras
 
-    shown = keras.Input((8, 8, 3))
+    shown = keras.Input((8, 8, channels))
     return keras.Model(shown, keras.layers.Conv2D(1, 3)(shown))
 
 
+def generator():
+    """Latents to maps by styles of two layers."""
+    import keras
+
+    from skyweave.training.style import compose
+
+    latents, styles = keras.Input((3,)), keras.Input((2, 5))
+    x = keras.layers.Dense(128, activation="tanh")(keras.layers.Flatten()(styles))
+    x = keras.layers.Reshape((8, 8, 2))(x)
+    outputs = {name: keras.layers.Conv2D(1, 3, padding="same")(x) for name in "ab"}
+    return compose(
+        keras.Model(latents, keras.layers.Dense(5)(latents)), keras.Model(styles, outputs)
+    )
+
+
 def trained(kind, devices, accumulate=1):
-    """Losses of three updates and a look at five examples, and all variables after them."""
-    from skyweave.config.runs import Adversarial as Settings
+    """Losses of three updates and a look at five examples, and all variables after them.
+
+    Of masks, each device sees the same examples. Of statistics, their means after one batch, too.
+    """
+    from skyweave.config import runs
     from skyweave.training.adversarial import Adversarial
     from skyweave.training.method import Place, learner
     from skyweave.training.runtime import prepare
     from skyweave.training.state import assign, values
+    from skyweave.training.style import StyleBased
     from skyweave.training.supervised import Supervised
 
     settings = Training(
         batch=4, learning_rate=0.01, devices=devices, accumulate=accumulate, clip_norm=0.1
     )
-    prepare(1, settings=settings)
+    prepare(1, threads=1, settings=settings)
     rng = np.random.default_rng(0)
-    one, other = learner(network(kind), settings), learner(judge(), settings)
+    style = kind == "style"
+    one = learner(generator() if style else network(kind), settings)
+    other = learner(judge(2 if style else 3), settings)
     for variable in one.model.trainable_variables + other.model.trainable_variables:
         variable.assign(0.3 * rng.standard_normal(variable.shape))
     method = Supervised(one)
     if kind == "adversarial":
-        method = Adversarial(one, other, Settings(label_swap=0.5), seed=1, name="a")
-    rows = []
+        method = Adversarial(one, other, runs.Adversarial(label_swap=0.5), seed=1, name="a")
+    if style:
+        made = runs.StyleBased(r1_interval=2, path_interval=2, path_decay=1, average_images=9)
+        method = StyleBased(one, other, made, seed=1, name="a")
+    rows, means = [], []
     for batch in range(3 * accumulate):
         x, a, b = rng.standard_normal((3, 4, 8, 8, 1)).astype(np.float32)
+        if kind == "masks":
+            x, a, b = (np.concatenate([maps[:2]] * devices) for maps in (x, a, b))
         last = (batch + 1) % accumulate == 0
         place = Place(batch, batch // accumulate, accumulate, last)
         losses, norm = method.train(x, {"a": a, "b": b}, place)
         rows.append([*losses.values(), norm])
+        if batch == 0:
+            means = values([v for v in one.model.variables if v.path.endswith("moving_mean")])
     kept = {name: values(group) for name, group in method.groups.items()}
-    for name, group in method.groups.items():
-        assign(group, kept[name])
     x, a, b = rng.standard_normal((3, 5, 8, 8, 1)).astype(np.float32)
-    rows.append([*method.evaluate(x, {"a": a, "b": b}).values()])
+    looks = []
+    for _ in range(2):
+        looks.append([*method.evaluate(x, {"a": a, "b": b}).values()])
+        for name, group in method.groups.items():
+            assign(group, kept[name])
+    assert looks[0] == looks[1], "a device knows more than the state"
+    rows.append(looks[0])
     flat = [v.ravel() for group in kept.values() for v in group]
-    return {"rows": rows, "values": np.concatenate(flat).astype(float).tolist()}
+    return {
+        "rows": rows,
+        "values": np.concatenate(flat).astype(float).tolist(),
+        "means": [mean.tolist() for mean in means],
+    }
 
 
-CASES = [("plain", 1), ("plain", 2), ("adversarial", 1), ("whole", 1)]
+ALIKE = [("plain", 1), ("plain", 2), ("adversarial", 1), ("style", 1)]
+CASES = [*ALIKE, ("statistics", 1), ("masks", 1)]
 
 
 def main():
@@ -103,7 +142,7 @@ def both(request):
     one, two = json.loads(done.stdout.splitlines()[-1])
     pairs = [
         [
-            {name: np.concatenate([np.ravel(row) for row in case[name]]) for name in case}
+            {name: np.concatenate([np.ravel(r) for r in case[name]] or [[]]) for name in case}
             for case in pair
         ]
         for pair in zip(one, two, strict=True)
@@ -111,7 +150,7 @@ def both(request):
     return request.param, pairs
 
 
-@pytest.mark.parametrize("case", range(3))
+@pytest.mark.parametrize("case", range(len(ALIKE)))
 def test_two_devices_end_as_one(both, case):
     one, two = both[1][case]
     np.testing.assert_allclose(two["rows"], one["rows"], rtol=1e-5)
@@ -119,13 +158,20 @@ def test_two_devices_end_as_one(both, case):
 
 
 def test_batch_statistics_are_of_the_batch_or_of_a_share(both):
-    """JAX's two devices are one; TensorFlow's look at their examples and draw their own masks."""
+    """JAX's two devices are one; TensorFlow's look at their examples, and keep the mean of both."""
     backend, found = both
-    one, two = found[3]
+    one, two = found[CASES.index(("statistics", 1))]
     assert np.isfinite(two["rows"]).all()
-    same = np.allclose(two["rows"], one["rows"], rtol=1e-5)
-    assert same == (backend == "jax")
-    np.testing.assert_allclose(two["rows"], one["rows"], rtol=0.5)
+    assert np.allclose(two["rows"], one["rows"], rtol=1e-5) == (backend == "jax")
+    assert np.ptp(one["means"]) > 0
+    np.testing.assert_allclose(two["means"], one["means"], rtol=1e-5, atol=1e-8)
+
+
+def test_devices_draw_masks_of_their_own(both):
+    """Of the same examples, two with the same mask would tell what one of them tells."""
+    one, two = (case["rows"][:2] for case in both[1][CASES.index(("masks", 1))])
+    assert (np.abs(two / one - 1) > 1e-3).all()
+    np.testing.assert_allclose(two, one, rtol=0.2)
 
 
 @pytest.mark.parametrize(

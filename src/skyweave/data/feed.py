@@ -23,6 +23,9 @@ class BatchFeed:
     cursor. Sets below `cache_bytes` are kept in memory, others are read as they are needed.
     """
 
+    #: Whether a truth is its input's.
+    paired = True
+
     def __init__(
         self,
         shards: ShardSet,
@@ -87,6 +90,10 @@ class BatchFeed:
         """Every realization once, ascending, from batch `start` on; the last may be smaller."""
         return _ahead(self._batch, self._rows(None)[start:])
 
+    def size(self, batch: int) -> int:
+        """Realizations in that batch of `in_order`; 0 behind the last."""
+        return min(self.batch, max(self.realizations.size - batch * self.batch, 0))
+
     def numbers(self, epoch: int | None, step: int) -> np.ndarray:
         """Realizations of a batch of an epoch, or of `in_order` with None, in its order."""
         return self.realizations[self._rows(epoch)[step]]
@@ -123,11 +130,17 @@ class BatchFeed:
 
 
 class UnpairedFeed:
-    """Inputs of one feed with the truths of another, drawn apart: no truth is its input's."""
+    """Inputs of one feed with the truths of another, of other realizations."""
+
+    #: Whether a truth is its input's.
+    paired = False
 
     def __init__(self, inputs: BatchFeed, truths: BatchFeed) -> None:
         if inputs.batch != truths.batch:
             raise UserError("batch", f"that of the inputs, {inputs.batch}", truths.batch)
+        shared = np.intersect1d(inputs.realizations, truths.realizations)
+        if shared.size:
+            raise UserError("realizations", "others for truths than for inputs", shared[0])
         self.feeds = inputs, truths
         self.batch = inputs.batch
 
@@ -152,6 +165,10 @@ class UnpairedFeed:
         for (x, _), (_, y) in zip(*(feed.in_order(start) for feed in self.feeds), strict=False):
             size = min(len(x), *(len(maps) for maps in y.values()))
             yield x[:size], {name: maps[:size] for name, maps in y.items()}
+
+    def size(self, batch: int) -> int:
+        """Examples in that batch of `in_order`; 0 behind the last."""
+        return min(feed.size(batch) for feed in self.feeds)
 
     def numbers(self, epoch: int | None, step: int) -> np.ndarray:
         """Realizations of a batch, of either feed."""

@@ -1,5 +1,6 @@
 """Adversarial training: a generator learns what a discriminator cannot tell from the truth."""
 
+import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -10,12 +11,20 @@ from keras import ops
 
 from skyweave import seeds
 from skyweave.config.runs import Adversarial as Settings
+from skyweave.config.runs import Training
 from skyweave.training.gradients import seam
-from skyweave.training.losses import mean_absolute_errors
-from skyweave.training.method import Learner, Losses, Place, numbers
+from skyweave.training.losses import convincing, cross_entropy, mean_absolute_errors, right
+from skyweave.training.method import Learner, Losses, Place, groups, learner, numbers
 
 #: Losses of the discriminator, and what else is told of it.
 _JUDGED = ("discriminator", "right_on_real", "right_on_made")
+
+
+def learners(
+    generator: keras.Model, discriminator: keras.Model, training: Training, settings: Settings
+) -> tuple[Learner, Learner]:
+    """Both networks with Adam as the settings have it."""
+    return learner(generator, training), learner(discriminator, training, settings.learning_rate)
 
 
 class Adversarial:
@@ -43,20 +52,14 @@ class Adversarial:
     ) -> None:
         self.model, self.settings = generator.model, settings
         self.learners: Sequence[Learner] = (generator, discriminator)
-        self.groups: Mapping[str, Sequence[keras.Variable]] = {
-            f"{role}{part}": variables
-            for role, one in (("generator", generator), ("discriminator", discriminator))
-            for part, variables in (
-                ("", one.model.variables),
-                ("_optimizer", one.optimizer.variables),
-                ("_sums", one.sums),
-            )
-        }
+        self.groups = groups({"generator": generator, "discriminator": discriminator})
         self.identity: Mapping[str, Any] = {
             "method": "adversarial",
+            "losses": losses.__qualname__,
             "settings": settings.model_dump(),
             "draws": [seed, name],
         }
+        self.paired = settings.conditional or settings.fidelity > 0
         self._key = (seed, name, "labels")
         self._losses, self._fields = losses, tuple(self.model.output)
         self._seam = seam([*generator.variables, *discriminator.variables], xla=xla)
@@ -70,6 +73,11 @@ class Adversarial:
             for last in (True, False)
         }
         self._look = self._seam.compile(self._evaluate)
+
+    def settled(self, update: int) -> bool:
+        """From the phase on in which both learn, if there is a truth to be near to."""
+        alone = self.settings.warmup_generator + self.settings.warmup_discriminator
+        return update > alone and self.settings.fidelity > 0
 
     def kind(self, place: Place) -> Hashable:
         """Which compiled step a batch takes."""
@@ -89,17 +97,21 @@ class Adversarial:
         labels = self._labels(len(x), place.batch)
         step = self._steps[self.kind(place)]
         values, norm = step(x, dict(y), labels, np.float32(place.count))
-        names = (*y, "adversarial", *_JUDGED)
-        return numbers(values, [name for name in names if name in values]), float(norm)
+        return numbers(values, (*y, "adversarial", *_JUDGED)), float(norm)
 
     def evaluate(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> dict[str, float]:
         """All losses of a batch, with plain labels; nothing changes."""
         return numbers(self._look(x, dict(y)), (*y, "adversarial", *_JUDGED))
 
     def total(self, losses: Mapping[str, float]) -> float:
-        """The generator's: `adversarial`, and `fidelity` times the sum of its outputs' losses."""
-        apart = sum(value for name, value in losses.items() if name in self._fields)
-        return self.settings.fidelity * apart + losses.get("adversarial", 0.0)
+        """The generator's: `adversarial`, and `fidelity` times the sum of its outputs' losses.
+
+        Not a number where it has not learned.
+        """
+        own = [value for name, value in losses.items() if name not in ("adversarial", *_JUDGED)]
+        if not own:
+            return math.nan
+        return self.settings.fidelity * sum(own) + losses.get("adversarial", 0.0)
 
     def _labels(self, count: int, batch: int) -> tuple[np.ndarray, np.ndarray]:
         """What the discriminator is told of real and of made examples, (count,) each."""
@@ -121,14 +133,13 @@ class Adversarial:
             ops.cast(judge(self._shown(x, maps), training=training), "float32")
             for maps in (real, made)
         )
-        loss = (_cross_entropy(on_real, labels[0]) + _cross_entropy(on_made, labels[1])) / 2
-        right = [ops.mean(ops.cast(told, "float32")) for told in (on_real > 0, on_made < 0)]
-        return loss, dict(zip(_JUDGED, (loss, *right), strict=True))
+        loss = (cross_entropy(on_real, labels[0]) + cross_entropy(on_made, labels[1])) / 2
+        return loss, {"discriminator": loss} | right(on_real, on_made)
 
     def _convince(self, x: Any, made: Any, training: bool) -> Any:
         """The loss of made examples that are to pass for real."""
         logits = self.learners[1].model(self._shown(x, made), training=training)
-        return _cross_entropy(ops.cast(logits, "float32"), ops.ones(ops.shape(x)[:1]))
+        return convincing(ops.cast(logits, "float32"))
 
     def _step(
         self, turn: tuple[bool, bool], last: bool, x: Any, y: Any, labels: Any, count: Any
@@ -198,9 +209,3 @@ def turns(settings: Settings, update: int) -> tuple[bool, bool]:
     steps = settings.generator_steps, settings.discriminator_steps
     done = [(update + 1) * n // max(steps) - update * n // max(steps) for n in steps]
     return bool(done[0]), bool(done[1])
-
-
-def _cross_entropy(logits: Any, labels: Any) -> Any:
-    """Mean cross-entropy of logits (n, …) with the labels (n,) of their examples."""
-    labels = ops.reshape(labels, (-1,) + (1,) * (len(logits.shape) - 1))
-    return ops.mean(ops.softplus(logits) - labels * logits)

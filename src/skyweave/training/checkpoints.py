@@ -21,7 +21,7 @@ from skyweave.errors import Unfinished, UserError
 from skyweave.training.interruption import Interruption
 from skyweave.training.lock import Lock
 from skyweave.training.progress import Log, to_stderr
-from skyweave.training.state import assign, values
+from skyweave.training.state import assign, sync_folder, values
 
 _DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
@@ -63,6 +63,8 @@ class Checkpoints:
         entries = {f"variable-{i}": array for i, array in enumerate(values(variables))}
         with files.atomic(_network(self.state_folder, epochs)) as temporary:
             np.savez(temporary, allow_pickle=False, identity=np.array(self.identity), **entries)
+        # On the disk before the state that follows is.
+        sync_folder(_network(self.state_folder, epochs).parent)
 
 
 def load(state_folder: str | os.PathLike, epoch: int, model: keras.Model) -> None:

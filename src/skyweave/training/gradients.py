@@ -15,6 +15,9 @@ import numpy as np
 
 from skyweave.errors import UserError
 
+#: Between the seeds of two devices.
+_APART = 1_000_003
+
 #: A function of tensors that gives its outputs and anything else.
 Function = Callable[..., tuple[Any, Any]]
 
@@ -123,6 +126,12 @@ class _TensorFlow(Seam):
             # masks.
             return tf.function(step, jit_compile=self.xla, autograph=False)
 
+        # Each device has these for itself: generators, which would draw the same masks, and
+        # statistics of its share, of which all are to keep the mean.
+        own = [v for v in self.variables if not v.trainable and v.aggregation == "none"]
+        masks = [v for v in own if v.path.endswith("seed_generator_state")]
+        statistics = [v for v in own if "float" in v.dtype]
+
         def shared(*arguments: Any) -> Any:
             number = tf.distribute.get_replica_context().replica_id_in_sync_group
 
@@ -130,7 +139,15 @@ class _TensorFlow(Seam):
                 size, rest = divmod(array.shape[0], devices) if array.shape.rank else (0, 0)
                 return array[number * size : (number + 1) * size] if size and not rest else array
 
-            return step(*tf.nest.map_structure(share, arguments))
+            for state in masks:
+                state.assign(state + tf.cast([number * _APART, 0], state.dtype))
+            found = step(*tf.nest.map_structure(share, arguments))
+            for state in masks:
+                state.assign(state - tf.cast([number * _APART, 0], state.dtype))
+            means = mean_of_devices([statistic.value for statistic in statistics])
+            for statistic, value in zip(statistics, means, strict=True):
+                statistic.assign(value)
+            return found
 
         def whole(*arguments: Any) -> Any:
             found = strategy.run(
@@ -183,6 +200,9 @@ class _Jax(Seam):
                 yield
             finally:
                 self._scopes.pop()
+        known = {id(variable) for variable in self.variables}
+        if not known.issuperset(scope.state_mapping):
+            raise ValueError("a step changes a variable that its seam was not given")
 
     def _current(self) -> list[Any]:
         return [self._scopes[-1].get_current_value(variable) for variable in self.variables]

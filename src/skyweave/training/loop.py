@@ -28,7 +28,7 @@ from skyweave.training.state import Means, State, StateFolder, assign, digest, s
 #: Settings that may change while a training goes on.
 FREE_SETTINGS = {"epochs", "save_minutes", "select", "tensorboard"}
 #: Settings of which only counts what they mean here.
-NUMERICS = {"precision", "xla", "deterministic"}
+NUMERICS = {"precision", "xla", "deterministic", "devices"}
 
 
 def train(
@@ -61,6 +61,8 @@ def train(
     and, if it is a terminal, a progress bar to `terminal` (both stderr if None).
     """
     log = log or to_stderr
+    if method.paired and not feed_train.paired:
+        raise UserError("feed", "truths of the inputs, for what this method learns", "others")
     chosen = numerics(settings)
     name = digest(
         {
@@ -138,8 +140,9 @@ class _Loop:
         self.checkpoints = checkpoints
         self.interruption, self.events = interruption, events
         self.state, self.log = state, log
-        #: Seconds of the first step, which compiles; so does the first of each other kind.
-        self.first_s: float | None = None
+        #: Most seconds of a first step, which compiles; so does the first of each other kind.
+        self.first_s = 0.0
+        self.is_first = False
         self.compiled: set[Hashable] = set()
         #: The factor that the optimizers' learning rates have; None before the first update.
         self.factor: float | None = None
@@ -196,29 +199,25 @@ class _Loop:
             self._step(x, y)
             self.progress.step(state.epoch + 1, self.method.total(state.losses.means))
             # What follows may have to be compiled: validation, or a step of another kind.
-            coming: Hashable = "validation"
-            if state.step < self.feed_train.steps:
-                coming = self.method.kind(self._place(state.step))
-            known = coming in self.compiled
-            self.interruption.coming_s = 0.0 if known else self.first_s or 0.0
             self._pause()
 
-    def _place(self, step: int) -> Place:
-        """That of a step of this epoch, whose last one ends an update in any case."""
+    def _place(self, epoch: int, step: int) -> Place:
+        """That of a step of an epoch, whose last one ends an update in any case."""
         per_update, steps = self.settings.accumulate, self.feed_train.steps
         first = step - step % per_update
         end = min(first + per_update, steps)
         return Place(
-            batch=self.state.epoch * steps + step,
-            update=self.state.epoch * self.per_epoch + step // per_update,
+            batch=epoch * steps + step,
+            update=epoch * self.per_epoch + step // per_update,
             count=end - first,
             last=step + 1 == end,
         )
 
     def _step(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> None:
         """A batch, and an update of the weights with the last of an update's."""
-        state, place = self.state, self._place(self.state.step)
-        self.compiled.add(self.method.kind(place))
+        state = self.state
+        place = self._place(state.epoch, state.step)
+        self._begin()
         if place.last:
             self._set_rates(place.update)
         losses, norm = self.method.train(x, y, place)
@@ -241,12 +240,11 @@ class _Loop:
         """Mean of each output's loss over all validation patches."""
         state = self.state
         for x, y in self.feed_validation.in_order(state.validated):
+            self._begin()
             losses = self.method.evaluate(x, y)
             self._check(losses, 0.0, "validation", x, y)
             state.validated += 1
             state.validation.add(losses, len(x))
-            self.compiled.add("validation")
-            self.interruption.coming_s = 0.0
             self._pause()
         return state.validation.means
 
@@ -257,7 +255,10 @@ class _Loop:
         row |= {"val_loss": total(validation)}
         row |= {f"val_loss_{name}": value for name, value in validation.items()}
         row |= {"learning_rate": self.learning_rate, "seconds": state.seconds}
-        state.schedule, gained, lower = state.schedule.after(row["val_loss"])
+        if self.method.settled((state.epoch + 1) * self.per_epoch):
+            state.schedule, gained, lower = state.schedule.after(row["val_loss"])
+        else:
+            gained, lower = True, False
         if gained:
             state.best = values(self.method.model.variables)
         if lower and self.settings.schedule == "plateau":
@@ -274,11 +275,26 @@ class _Loop:
         self.checkpoints.save(state.epoch, self.finished, self.method.model.variables)
         self._save()
 
+    @property
+    def coming(self) -> Hashable:
+        """Which compiled step the next batch takes; validation's last batch may be smaller."""
+        state = self.state
+        if state.step < self.feed_train.steps:
+            return self.method.kind(self._place(state.epoch, state.step))
+        size = self.feed_validation.size(state.validated)
+        return ("validation", size) if size else self.method.kind(self._place(state.epoch + 1, 0))
+
+    def _begin(self) -> None:
+        """Note whether the step that begins has to be compiled."""
+        self.is_first = self.coming not in self.compiled
+        self.compiled.add(self.coming)
+
     def _pause(self) -> None:
         """Between two steps: keep the time, save when it is due, stop when it is asked for."""
         now = time.monotonic()
-        if self.first_s is None:
-            self.first_s = now - self.ticked
+        if self.is_first:
+            self.first_s = max(self.first_s, now - self.ticked)
+        self.interruption.coming_s = 0.0 if self.coming in self.compiled else self.first_s
         self.interruption.took(now - self.ticked)
         self.state.seconds += now - self.ticked
         self.ticked = now

@@ -20,3 +20,25 @@ def mean_absolute_errors(outputs: Mapping[str, Any], targets: Mapping[str, Any])
         name: ops.mean(ops.abs(ops.cast(outputs[name], "float32") - target))
         for name, target in targets.items()
     }
+
+
+def cross_entropy(logits: Any, labels: Any) -> Any:
+    """Mean cross-entropy of logits (n, …) with the labels (n,) of their examples, 1 is real."""
+    labels = ops.reshape(labels, (-1,) + (1,) * (len(logits.shape) - 1))
+    return ops.mean(ops.softplus(logits) - labels * logits)
+
+
+def convincing(made: Any) -> Any:
+    """The generator's loss, from logits of its examples (Goodfellow et al. 2014)."""
+    return ops.mean(ops.softplus(-made))
+
+
+def telling(real: Any, made: Any) -> Any:
+    """The discriminator's loss, from its logits of real and of made examples."""
+    return ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(made))
+
+
+def right(real: Any, made: Any) -> dict[str, Any]:
+    """Shares of right answers: logits above 0 are said to be real."""
+    shares = {"right_on_real": real > 0, "right_on_made": made < 0}
+    return {name: ops.mean(ops.cast(answers, "float32")) for name, answers in shares.items()}

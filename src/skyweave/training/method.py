@@ -37,6 +37,15 @@ class Method(Protocol):
     groups: Mapping[str, Sequence[keras.Variable]]
     #: Plain values that tell this training from others of the same networks.
     identity: Mapping[str, Any]
+    #: Whether a truth must be its input's.
+    paired: bool
+
+    def settled(self, update: int) -> bool:
+        """Whether the validation loss judges the network after so many updates.
+
+        Where it does not, each epoch's network is better than the one before, and no epoch is a
+        standstill.
+        """
 
     def kind(self, place: Place) -> Hashable:
         """Which compiled step a batch takes; the first of each kind has to be compiled."""
@@ -111,6 +120,19 @@ class Learner:
         return length
 
 
+def groups(roles: Mapping[str, Learner]) -> dict[str, Sequence[keras.Variable]]:
+    """All variables of several learners by name, as `Method.groups`."""
+    return {
+        f"{role}{part}": variables
+        for role, one in roles.items()
+        for part, variables in (
+            ("", one.model.variables),
+            ("_optimizer", one.optimizer.variables),
+            ("_sums", one.sums),
+        )
+    }
+
+
 def learner(model: keras.Model, settings: Training, rate: float | None = None) -> Learner:
     """A network with Adam as the settings have it; `rate` instead of their learning rate."""
     return Learner(
@@ -127,5 +149,6 @@ def norm(gradients: Sequence[Any]) -> Any:
 
 
 def numbers(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, float]:
-    """Scalars of a step as plain numbers, in the order of `names`; a backend may sort them."""
-    return {name: float(values[name]) for name in names}
+    """Scalars of a step as plain numbers, first those of `names`; backends may sort them."""
+    order = [name for name in names if name in values]
+    return {name: float(values[name]) for name in (*order, *sorted(set(values) - set(order)))}

@@ -63,6 +63,12 @@ def prepare(seed: int, threads: int | None = None, settings: Training | None = N
         # Read when the first operation starts JAX, thus before its device can be asked for.
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+    if tensorflow and threads is not None:
+        import tensorflow as tf
+
+        # Before its devices are asked for, which starts it.
+        tf.config.threading.set_intra_op_parallelism_threads(threads)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
     chosen = numerics(settings) if settings else Numerics("float32", False, True)
     policy = {"float32": "float32", "bfloat16": "mixed_bfloat16"}[chosen.precision]
     keras.config.set_dtype_policy(policy)
@@ -76,9 +82,8 @@ def prepare(seed: int, threads: int | None = None, settings: Training | None = N
 
     if chosen.deterministic:
         tf.config.experimental.enable_op_determinism()
-    if threads is not None:
-        tf.config.threading.set_intra_op_parallelism_threads(threads)
-        tf.config.threading.set_inter_op_parallelism_threads(threads)
+        # It reorders sums, in one way or another each time a step is compiled.
+        tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     if chosen.devices > 1:
         names = [device.name for device in _tensorflow_devices()[: chosen.devices]]
         # Sums in one order, so that the same bits come back; and the default, on processors,

@@ -140,7 +140,7 @@ class StateFolder:
         path = self.folder / f"state-{number:08d}.npz"
         with files.atomic(path) as temporary:
             np.savez(temporary, allow_pickle=False, **entries)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         for outdated in old[1:]:
             outdated.unlink()
         return path
@@ -185,7 +185,7 @@ class StateFolder:
         return about, groups
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` outlast a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:

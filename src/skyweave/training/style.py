@@ -12,8 +12,9 @@ from keras import ops
 from skyweave import seeds
 from skyweave.config.runs import StyleBased as Settings
 from skyweave.config.runs import Training
-from skyweave.training.gradients import seam
-from skyweave.training.method import Learner, Place, numbers
+from skyweave.training.gradients import mean_of_devices, seam
+from skyweave.training.losses import convincing, right, telling
+from skyweave.training.method import Learner, Place, groups, numbers
 from skyweave.training.state import assign, values
 
 #: Half-life of the average over the examples seen, at most: its first weights are untrained ones.
@@ -90,20 +91,15 @@ class StyleBased:
         #: The running mean of path lengths.
         self._length = keras.Variable(np.float32(0), trainable=False, dtype="float32")
         self.learners: Sequence[Learner] = (generator, discriminator)
-        self.groups: Mapping[str, Sequence[keras.Variable]] = {
-            f"{role}{part}": variables
-            for role, one in (("generator", generator), ("discriminator", discriminator))
-            for part, variables in (
-                ("", one.model.variables),
-                ("_optimizer", one.optimizer.variables),
-                ("_sums", one.sums),
-            )
-        } | {"average": self.model.variables, "path_length": [self._length]}
+        self.groups: Mapping[str, Sequence[keras.Variable]] = groups(
+            {"generator": generator, "discriminator": discriminator}
+        ) | {"average": self.model.variables, "path_length": [self._length]}
         self.identity: Mapping[str, Any] = {
             "method": "style_based",
             "settings": settings.model_dump(),
             "draws": [seed, name],
         }
+        self.paired = False
         self._seam = seam([v for group in self.groups.values() for v in group], xla=xla)
         #: A compiled step with or without R1, path lengths, and the end of an update.
         self._steps: Mapping[Hashable, Callable[..., Any]] = {
@@ -111,6 +107,10 @@ class StyleBased:
             for choice in product((True, False), repeat=3)
         }
         self._look = self._seam.compile(self._evaluate)
+
+    def settled(self, update: int) -> bool:
+        """Never: the discriminator who judges learns as well."""
+        return False
 
     def kind(self, place: Place) -> Hashable:
         """Which compiled step a batch takes."""
@@ -132,13 +132,13 @@ class StyleBased:
             self._styles(len(real), "styles", place.batch),
             self._paths(real.shape, place.batch)
             if due(settings.path_interval, place.update)
-            else None,
+            else (),
             np.float32(place.count),
             np.float32(1 - kept(settings.average_images, len(real), place)),
         )
         # NumPy's maximum is not finite where one of them is not.
         longest = np.max([float(norm) for norm in norms])
-        return numbers(found, [name for name in _LOSSES if name in found]), float(longest)
+        return numbers(found, _LOSSES), float(longest)
 
     def evaluate(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> dict[str, float]:
         """Losses of the average generator, of the same latents for each batch; nothing changes."""
@@ -146,13 +146,12 @@ class StyleBased:
         rng = seeds.generator(*self._key, "validation")
         latents = rng.standard_normal((len(real), self._latent), np.float32)
         found = self._look(real, latents)
-        return numbers(found, [name for name in _LOSSES if name in found])
+        return numbers(found, _LOSSES)
 
     def total(self, losses: Mapping[str, float]) -> float:
         """The generator's loss, which is told by a discriminator that learns as well.
 
-        It has no lowest value to reach: where the two are in balance it is ln 2. The epoch to keep
-        is thus to be selected by a statistic or to be the last, and `stop_patience` to be none.
+        It has no lowest value to reach: where the two are in balance it is ln 2.
         """
         return losses["generator"]
 
@@ -161,9 +160,9 @@ class StyleBased:
         return np.concatenate([y[name] for name in self._fields], axis=-1)
 
     def _styles(self, count: int, *identity: str | int) -> tuple[np.ndarray, np.ndarray]:
-        """Latents (2 count, d), and (count,) the first layers with styles of the second half."""
+        """Latents (count, 2, d), and (count,) the first layers with styles of the second."""
         rng, layers = seeds.generator(*self._key, *identity), self._layers
-        latents = rng.standard_normal((2 * count, self._latent), np.float32)
+        latents = rng.standard_normal((count, 2, self._latent), np.float32)
         mixed = rng.random(count) < self.settings.style_mixing
         # One layer alone leaves nothing to mix.
         first = rng.integers(1, max(layers, 2), count)
@@ -181,10 +180,11 @@ class StyleBased:
         return *self._styles(count, "paths", batch), noise
 
     def _mixed(self, latents: Any, first: Any) -> Any:
-        """Styles (n, layers, w): of the first half of the latents up to layer `first`."""
-        one, other = ops.split(self._mapping(latents, training=True), 2)
+        """Styles (n, layers, w): of an example's first latent up to layer `first`."""
+        styles = self._mapping(ops.reshape(latents, (-1, self._latent)), training=True)
+        both = ops.reshape(styles, (-1, 2, 1, styles.shape[-1]))
         ahead = ops.arange(self._layers) < first[:, None]
-        return ops.where(ahead[..., None], one[:, None], other[:, None])
+        return ops.where(ahead[..., None], both[:, 0], both[:, 1])
 
     def _joined(self, outputs: Mapping[str, Any]) -> Any:
         """A generator's outputs as `_maps` has the real ones."""
@@ -252,8 +252,8 @@ class StyleBased:
         )
         squares = ops.sum(ops.square(ops.cast(slope, "float32")), axis=2)
         lengths = ops.sqrt(ops.mean(squares, axis=1))
-        step = self.settings.path_decay * (ops.mean(lengths) - self._length)
-        mean = ops.stop_gradient(self._length + step)
+        (found,) = mean_of_devices([ops.stop_gradient(ops.mean(lengths))])
+        mean = self._length + self.settings.path_decay * (found - self._length)
         return ops.mean(ops.square(lengths - mean)), mean
 
     def _slope(self, real: Any) -> Any:
@@ -301,19 +301,3 @@ def kept(half_life: float, batch: int, place: Place) -> float:
     """
     seen = (place.batch + 1) * batch
     return 0.5 ** (place.count * batch / min(half_life, _RAMP * seen))
-
-
-def convincing(made: Any) -> Any:
-    """The generator's loss, from logits of its examples (Goodfellow et al. 2014)."""
-    return ops.mean(ops.softplus(-made))
-
-
-def telling(real: Any, made: Any) -> Any:
-    """The discriminator's loss, from its logits of real and of made examples."""
-    return ops.mean(ops.softplus(-real)) + ops.mean(ops.softplus(made))
-
-
-def right(real: Any, made: Any) -> dict[str, Any]:
-    """Shares of right answers: logits above 0 are said to be real."""
-    shares = {"right_on_real": real > 0, "right_on_made": made < 0}
-    return {name: ops.mean(ops.cast(answers, "float32")) for name, answers in shares.items()}

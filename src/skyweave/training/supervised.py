@@ -24,7 +24,8 @@ class Supervised:
             "optimizer": learner.optimizer.variables,
             "sums": learner.sums,
         }
-        self.identity: Mapping[str, Any] = {"method": "supervised"}
+        self.identity: Mapping[str, Any] = {"method": "supervised", "losses": losses.__qualname__}
+        self.paired = True
         at = seam(learner.variables, xla=xla)
 
         def train(x: Any, y: Any, count: Any, *, last: bool) -> Any:
@@ -40,6 +41,10 @@ class Supervised:
             False: at.compile(lambda x, y, count: train(x, y, count, last=False)),
         }
         self._evaluate = at.compile(lambda x, y: losses(self.model(x, training=False), y))
+
+    def settled(self, update: int) -> bool:
+        """The validation loss judges from the start."""
+        return True
 
     def kind(self, place: Place) -> Hashable:
         """Which compiled step a batch takes."""
