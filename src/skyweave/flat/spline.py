@@ -111,7 +111,7 @@ def _prefilter(fine: int, pixels: int) -> np.ndarray:
 
 
 @njit(inline="always")
-def _weights(t):
+def quintic_weights(t):
     """β at the six knots around a point, t in [0, 1) behind the third of them."""
     u = 1 - t
     t2, u2 = t * t, u * u
@@ -135,7 +135,7 @@ def _knots(places, fine, knot, weights):
         place = max(places[p] - fine * np.floor(places[p] / fine), 0.0)
         first = np.floor(place)
         knot[p] = np.int32(first)
-        w0[p], w1[p], w2[p], w3[p], w4[p], w5[p] = _weights(place - first)
+        w0[p], w1[p], w2[p], w3[p], w4[p], w5[p] = quintic_weights(place - first)
 
 
 @njit(cache=True, fastmath=True, error_model="numpy")

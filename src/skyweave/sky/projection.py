@@ -49,14 +49,14 @@ def from_plane(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Longitude and latitude (degrees) of plane points x, y (radians) about (lon, lat) degrees."""
     x, y = np.broadcast_arrays(x, y)
-    return _directions(_vectors(*_frame(lon, lat), x, y))
+    return _directions(_vectors(*frame(lon, lat), x, y))
 
 
 def patch_vectors(lon: np.ndarray, lat: np.ndarray, grid: PatchGrid) -> np.ndarray:
     """Unit vectors (n, y, x, 3) of the pixels of patches centred at (lon, lat) (n,) degrees."""
     axis = plane_axis(grid)
     x, y = np.broadcast_arrays(axis[None, :], axis[:, None])
-    centre, east, north = (vectors[:, None, None] for vectors in _frame(lon, lat))
+    centre, east, north = (vectors[:, None, None] for vectors in frame(lon, lat))
     return _vectors(centre, east, north, x, y)
 
 
@@ -81,7 +81,7 @@ def to_plane(
 
     The antipode of the centre, which has no one image, is sent to infinity.
     """
-    centre, east, north = _frame(lon, lat)
+    centre, east, north = frame(lon, lat)
     vector = unit_vector(lon_points, lat_points)
     # radius / sin(rho) = 1 / cos(rho / 2), and cos²(rho / 2) = (1 + cos(rho)) / 2
     cosine = np.sqrt(np.maximum((1 + vector @ centre) / 2, 0))
@@ -98,7 +98,7 @@ def unit_vector(lon: np.ndarray | float, lat: np.ndarray | float) -> np.ndarray:
     return np.stack(np.broadcast_arrays(x, y, z), axis=-1)
 
 
-def _frame(
+def frame(
     lon: np.ndarray | float, lat: np.ndarray | float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Unit vectors (..., 3) of the centre, of its east and of its north."""
