@@ -191,6 +191,19 @@ def test_parts_of_a_map_add_up_to_the_whole():
     np.testing.assert_allclose(whole, (30 * upper + 33 * lower) / 63, atol=1e-12)
 
 
+@pytest.mark.parametrize("grain", [0.0, 0.5, 1e-9])
+def test_thresholds_together_are_thresholds_one_by_one(grain):
+    """On values of full precision, a few levels, and levels that differ by next to nothing."""
+    image = noise("together", smooth=1.0)
+    if grain == 0.5:
+        image = np.round(image / image.std() / grain) * grain
+    elif grain:
+        image = np.round(image / image.std()) + grain * noise("grain")
+    thresholds = np.concatenate([np.linspace(-2, 2, 60), [2.1, 2.5, 3]])
+    alone = [functionals(image, thresholds[i : i + 1])[:, 0] for i in range(len(thresholds))]
+    np.testing.assert_allclose(functionals(image, thresholds), np.stack(alone, 1), atol=1e-12)
+
+
 def test_batches_equal_maps_one_by_one():
     maps = np.stack([noise("batch", i) for i in range(4)]).reshape(2, 2, N, N).astype(np.float32)
     mask = Y > 10
