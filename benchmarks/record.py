@@ -17,6 +17,12 @@ RESULTS = Path("results/benchmarks.json")
 REQUIRED = {"name": str, "ours": float, "peer": float, "ratio": float, "unit": str, "machine": str}
 OPTIONAL = {"note": str, "peer_command": str, "n": int}
 
+#: What decides how fast a benchmark's two sides are.
+_NAMED = (
+    *("numpy", "scipy", "numba", "ducc0", "pixell", "reproject", "scikit-image", "pymaster"),
+    *("keras", "tensorflow"),
+)
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -46,7 +52,7 @@ def entry(name: str, measured: Measured) -> dict[str, Any]:
 def machine() -> str:
     """Processor, cores that this process may use, and versions."""
     cores = len(os.sched_getaffinity(0))
-    used = versions("numpy", "scipy", "numba", "ducc0", "pixell", "keras", "tensorflow")
+    used = versions(*_NAMED)
     software = ", ".join(f"{name} {version}" for name, version in used.items())
     return f"{_processor()}, {cores} cores; {software}"
 

@@ -88,7 +88,10 @@ def reproject(
     def work(first: int) -> int:
         part = slice(first, first + _RINGS)
         return _rings(
-            *(rings[name][part] for name in ("theta", "phi0", "nphi", "ringstart")),
+            rings["theta"][part],
+            rings["phi0"][part],
+            rings["nphi"][part],
+            rings["ringstart"][part],
             splines,
             frames,
             lon,
