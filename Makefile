@@ -11,7 +11,7 @@ export KERAS_HOME ?= $(CURDIR)/.cache/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation bench scaling
+.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation check-tiles bench scaling
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -52,6 +52,9 @@ screenshot: env ## picture the report of the last run as docs/report.png
 
 check-simulation: env ## hold the simulation against published numbers and CAMB: docs/simulation.md
 	OMP_NUM_THREADS=1 python -m skyweave.tasks.simulation_checks docs/simulation.md
+
+check-tiles: env ## cut a sky in tiles and put it together again: docs/tiles.md
+	python -m skyweave.tasks.tile_checks docs/tiles.md
 
 bench: env ## run benchmarks/ and make docs/benchmarks.md
 	python -m benchmarks

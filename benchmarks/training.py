@@ -20,7 +20,7 @@ from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 
 INPUTS, TARGETS = ("q_obs", "u_obs"), ("tau", "e_prim", "kappa")
-BLOCKS = 5
+BLOCKS = 9
 
 
 def shards(folder: Path, pixels: int, count: int) -> ShardSet:

@@ -11,7 +11,7 @@ import pytest
 # The benchmarks are no part of the package.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks import page, record, runner, simulation, training
+from benchmarks import page, record, runner, simulation, sky, training
 from benchmarks.record import Measured
 from benchmarks.timing import Side, paired
 from skyweave.errors import UserError
@@ -251,6 +251,45 @@ def test_measurements_are_made():
     assert cores.ratio == pytest.approx(cores.ours / cores.peer)
     for measured in (against, cost, cores):
         assert min(measured.ours, measured.peer) > 0
+
+
+# The sky
+
+
+def test_reproject_puts_a_tile_where_we_do():
+    """In the middle of a tile, which no other reaches; its bilinear reading of smooth maps."""
+    import healpy
+
+    nside, grid, table = 128, PatchGrid(20.0, 64), sky.layout(20, 2)
+    tiles = np.zeros((1, len(table), 64, 64), np.float32)
+    number = table.index[(table.lat == 36) & (table.lon == 90)][0]
+    tiles[0, number] = sky.smooth(64, 6)
+    mine = sky.reproject(tiles, table, grid, 2, nside)[0]
+    theirs = sky.reproject_tile(tiles[0, number], sky.header(90, 36, grid), nside)
+    inside = healpy.query_disc(nside, healpy.ang2vec(90, 36, lonlat=True), np.radians(7))
+    assert np.isfinite(theirs[inside]).all()
+    assert np.std(mine[inside] - theirs[inside]) < 0.01 * np.std(mine[inside])
+
+
+def test_scikit_image_measures_the_same():
+    """But for its estimate of lengths, and for what the patch's edge counts."""
+    image, thresholds = sky.scaled(sky.smooth(128, 3)), np.linspace(-0.8, 0.8, 9)
+    v0, v1, v2 = sky.functionals(image, thresholds)
+    area, length, euler = sky.thresholded(image, thresholds)
+    np.testing.assert_allclose(area / 128**2, v0, atol=0.01)
+    assert np.corrcoef(length, v1)[0, 1] > 0.99
+    assert np.corrcoef(euler, v2)[0, 1] > 0.97
+
+
+def test_the_sky_is_measured():
+    for measured in (
+        sky.reprojection(nside=32, pixels=16),
+        sky.minkowski_peer(blocks=1, pixels=32),
+        sky.spectra_workspace(patches=3, pixels=32, alone=1),
+    ):
+        assert measured.ratio == pytest.approx(measured.peer / measured.ours)
+    cost = sky.minkowski_thresholds(blocks=1, pixels=32)
+    assert cost.ratio == pytest.approx(cost.ours / cost.peer)
 
 
 # Training

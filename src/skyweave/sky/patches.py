@@ -11,7 +11,7 @@ from skyweave.sky.places import choose_places, mask_patch
 from skyweave.sky.projection import patch_directions, to_patch_frame, to_plane
 from skyweave.sky.skymap import SkyMap
 
-__all__ = ["choose_places", "extract", "extract_qu", "footprint_window"]
+__all__ = ["choose_places", "cut", "extract", "extract_qu", "footprint_window"]
 
 #: The map counts as far as this many low-resolution beams from a patch and fades over as many.
 _MARGIN_BEAMS = 2.5
@@ -103,14 +103,18 @@ def _beams(
     window = footprint_window(nside, places, patches.size_deg, margin)
     alm = analyse(np.stack([fill_bad(values) * window for values in maps]), lmax, spin)
     del window
-    return {name: _cut(alm, factor, places, patches, spin) for name, factor in factors.items()}
-
-
-def _cut(
-    alm: np.ndarray, factor: np.ndarray, places: pd.DataFrame, patches: Patches, spin: int
-) -> np.ndarray:
-    """Fields (components, n, y, x) float32 of alm times `factor`."""
     grid = PatchGrid(patches.size_deg, patches.pixels)
+    return {name: cut(alm, factor, places, grid, spin) for name, factor in factors.items()}
+
+
+def cut(
+    alm: np.ndarray, factor: np.ndarray, places: pd.DataFrame, grid: PatchGrid, spin: int = 0
+) -> np.ndarray:
+    """Fields (components, n, y, x) float32 of alm (components, modes) times `factor` (lmax+1,).
+
+    Evaluated at the pixels of patches at the places' centres (columns lon, lat in degrees); with
+    `spin` 2 Q and U of E and B, IAU about each patch's own north.
+    """
     centres = _centres(places)
     fields = np.empty((len(alm), len(centres), grid.pixels, grid.pixels), np.float32)
     step = max(_MOST_POINTS // grid.pixels**2, 1)
