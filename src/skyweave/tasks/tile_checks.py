@@ -116,7 +116,7 @@ def _cl(maps: np.ndarray, lmax: int) -> np.ndarray:
 
 def _bands(found: np.ndarray, truth: np.ndarray) -> pd.DataFrame:
     rows = []
-    for low in range(0, truth.shape[1], _BAND):
+    for low in range(0, truth.shape[1] - 1, _BAND):
         band = slice(max(low, 2), low + _BAND)
         row = {"ell": low, "ratio": found[0, band].sum() / truth[0, band].sum()}
         if len(found) == 2:
