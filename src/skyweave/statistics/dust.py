@@ -11,13 +11,8 @@ from skyweave.flat.fourier import Bins
 from skyweave.flat.grid import PatchGrid
 from skyweave.seeds import generator
 from skyweave.statistics.control import NU, Control, spectrum_on_modes
-from skyweave.statistics.minkowski import (
-    STATISTICS,
-    THRESHOLDS,
-    minkowski_table,
-    superposition,
-    superposition_ceiling,
-)
+from skyweave.statistics.minkowski import STATISTICS, THRESHOLDS, minkowski_table
+from skyweave.statistics.superposition import superposition, superposition_ceiling
 from skyweave.statistics.verdicts import verdict
 from skyweave.statistics.windows import Measured, Windows, measure
 
