@@ -6,8 +6,9 @@ import numpy as np
 import pymaster as nmt
 
 from skyweave.errors import UserError
-from skyweave.flat.fourier import Bins, bin_power, forward, inverse
+from skyweave.flat.fourier import Bins, bin_power
 from skyweave.flat.grid import PatchGrid
+from skyweave.flat.masked import expected_power
 
 
 class _Workspace:
@@ -102,27 +103,12 @@ def expected_spectrum(
 ) -> np.ndarray:
     """What `spectra` finds on average (nbins,) in periodic fields of spectrum `cl` on the modes.
 
-    Exact on the pixels: the power of mask times map is the Fourier transform of the product of the
-    mask's and the field's autocorrelations, less what the mean takes away. It differs from the
-    band average of `cl` where `cl` bends within a band.
+    Exact on the pixels (`flat.masked`). It differs from the band average of `cl` where `cl` bends
+    within a band.
     """
     grid = workspaces.grid
-    product = autocorrelation(mask, grid) * inverse(cl + 0j, grid)
-    pseudo = forward(product, grid).real / grid.area_sr
-    if remove_mean:
-        # Covariance of the weighted mean with the field at each pixel, and with itself.
-        modes = forward(mask, grid)
-        total = modes[0, 0].real
-        with_mean = inverse(cl * modes, grid) / total
-        mean_square = np.mean(with_mean * mask) * grid.area_sr / total
-        cross = (forward(mask * with_mean, grid) * modes.conj()).real
-        pseudo += (mean_square * np.abs(modes) ** 2 - 2 * cross) / grid.area_sr
+    pseudo = expected_power(cl, mask, grid, remove_mean=remove_mean)
     return workspaces.decouple(bin_power(pseudo, grid, workspaces.bins), mask)
-
-
-def autocorrelation(mask: np.ndarray, grid: PatchGrid) -> np.ndarray:
-    """Sum over the patch of the mask times itself displaced (y, x), times the pixel's area."""
-    return inverse(np.abs(forward(mask, grid)) ** 2 + 0j, grid)
 
 
 def apodized(mask: np.ndarray, grid: PatchGrid, width_deg: float) -> np.ndarray:
