@@ -225,29 +225,23 @@ def _sum_cells(image, rank, mask, thresholds, out):
                 a, b, c, d, i, j, k, m = d, a, b, c, m, i, j, k
             if a < c:
                 a, c, i, k = c, a, k, i
-            one, other = 1 / (b - c), 1 / (a - d)
-            # Below all but the lowest corner.
-            _add(d, a, c, m, min(j, k), -0.25, constants, slopes, eulers)
-            if b >= a:
-                # b, a, c, d in falling order: two above are neighbours; then b alone.
-                for step in range(k, i):
-                    along = (thresholds[step] - c) * one - (thresholds[step] - d) * other
-                    lengths[step] += sqrt(1 + along * along)
-                _add(b, a, c, i, j, 0.25, constants, slopes, eulers)
-            elif b >= c:
-                # a, b, c, d: likewise; then a alone.
-                for step in range(k, j):
-                    along = (thresholds[step] - c) * one - (thresholds[step] - d) * other
-                    lengths[step] += sqrt(1 + along * along)
-                _add(a, b, d, j, i, 0.25, constants, slopes, eulers)
-            else:
-                # a, c, b, d: the two above, or below, are opposite; then a alone.
-                for step in range(j, k):
-                    t = thresholds[step]
-                    length, euler = _cell(a, b, c, d, t)
+            # Thresholds below all but the lowest corner, then between two and two, then below one.
+            first, last = min(j, k), i if b >= a else max(j, k)
+            _add(d, a, c, m, first, -0.25, constants, slopes, eulers)
+            if b < c:
+                # The two above, a and c, are opposite.
+                for step in range(first, last):
+                    length, euler = _cell(a, b, c, d, thresholds[step])
                     lengths[step] += length
                     out[2, step] += euler
-                _add(a, b, d, k, i, 0.25, constants, slopes, eulers)
+            else:
+                one, other = 1 / (b - c), 1 / (a - d)
+                for step in range(first, last):
+                    along = (thresholds[step] - c) * one - (thresholds[step] - d) * other
+                    lengths[step] += sqrt(1 + along * along)
+            # By choice of numbers: which of the two is the highest cannot be guessed.
+            top, near, far = (b, a, c) if b >= a else (a, b, d)
+            _add(top, near, far, last, max(i, j), 0.25, constants, slopes, eulers)
     above, euler, constant, slope = 0.0, 0.0, 0.0, 0.0
     for step in range(steps - 1, -1, -1):
         above += corners[step + 1]
