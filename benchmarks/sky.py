@@ -135,7 +135,7 @@ def spectra_workspace(*, patches: int = 178, pixels: int = PIXELS, alone: int = 
     from skyweave.statistics.namaster import Workspaces, spectra
 
     grid = PatchGrid(SIZE_DEG, pixels)
-    bins = Bins.linear(36, 1800, 36)
+    bins = Bins.linear(36, min(1800, grid.ell_nyquist), 36)
     maps = np.stack([smooth(pixels, 2, seed) for seed in range(patches)])
     taper = cosine_taper(grid, 2.0)
     start = time.perf_counter()
