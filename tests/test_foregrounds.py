@@ -96,7 +96,7 @@ def test_an_adversarial_training_of_forse_fits_in(made, tmp_path):
     pairs, split = ShardSet([folder / "pairs.h5"]), read_split(folder / "split.csv")
     scales = Normalization.from_json((folder / "normalization.json").read_text())
     training, settings = Training(epochs=2, batch=4), Settings(fidelity=0, conditional=False)
-    prepare(1, 1, training)
+    prepare(1, settings=training)
     networks = (
         forse.build(PIXELS, ("low",), ("ratio",), width=0.0625, seed=1),
         forse.discriminator(PIXELS, width=0.0625, seed=1),
