@@ -89,19 +89,6 @@ def test_spectra_come_back_and_e_makes_no_b(trip):
     np.testing.assert_allclose(ratio, 1, rtol=5e-3)
 
 
-def test_there_is_no_seam(trip):
-    """Where tiles overlap the map has the power that it has inside one."""
-    _, _, truth, _, found = trip
-    table = layout(GRID.size_deg, OVERLAP)
-    inside = np.zeros(truth.shape[1], bool)
-    for lon, lat in zip(table.lon, table.lat, strict=True):
-        near = healpy.query_disc(NSIDE, healpy.ang2vec(lon, lat, lonlat=True), np.radians(5))
-        inside[near] = True
-    assert 0.3 < inside.mean() < 0.95
-    for where in (inside, ~inside):
-        assert np.var(found[:, where]) == pytest.approx(np.var(truth[:, where]), rel=1e-3)
-
-
 def test_threads_change_nothing(trip):
     spin, _, _, tiles, found = trip
     table = layout(GRID.size_deg, OVERLAP)
