@@ -14,8 +14,17 @@ from skyweave.config.cmb import (
 )
 from skyweave.config.load import load, parse, read_yaml, require_files
 from skyweave.config.models import Config
-from skyweave.config.runs import Network, ReconstructionRun, Selection, Training
-from skyweave.config.sky import HealpixMap, Mask, Patches, SkyDataset
+from skyweave.config.runs import (
+    ForegroundsRun,
+    ForseNetwork,
+    FullSky,
+    Network,
+    PolarizationTemplate,
+    ReconstructionRun,
+    Selection,
+    Training,
+)
+from skyweave.config.sky import HealpixMap, Mask, Patches, PointSources, SkyDataset
 
 __all__ = [
     "Channel",
@@ -23,11 +32,16 @@ __all__ = [
     "Config",
     "Cosmology",
     "Effects",
+    "ForegroundsRun",
+    "ForseNetwork",
+    "FullSky",
     "Grid",
     "HealpixMap",
     "Mask",
     "Network",
     "Patches",
+    "PointSources",
+    "PolarizationTemplate",
     "Range",
     "ReconstructionRun",
     "Selection",

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from skyweave.config.base import Settings
 from skyweave.config.models import Config
+from skyweave.config.runs import ForegroundsRun
 from skyweave.errors import UserError
 
 
@@ -59,16 +60,18 @@ _EXPECTED = {
 }
 
 # What pydantic puts into a location that the user did not write: tags and union branches.
-_TAGS = {"cmb", "sky", "Cosmology", "constrained-str", "[key]"}
+_KINDS = {"datasets": ("kind", ("cmb", "sky")), "runs": ("task", ("reconstruction", "foregrounds"))}
+_TAGS = {"Cosmology", "constrained-str", "[key]"}
 
 
 def _one_line(error: Mapping[str, Any]) -> UserError:
     """Say a pydantic error as key, expected and found."""
     parts = [str(part) for part in error["loc"]]
+    key, kinds = _KINDS.get(parts[0] if parts else "", ("", ()))
     # datasets.NAME.KIND.… : the discriminator's tag stands behind the name.
-    if len(parts) > 2 and parts[0] == "datasets" and parts[2] in _TAGS:
+    if len(parts) > 2 and parts[2] in kinds:
         del parts[2]
-    parts = [part for part in parts if part not in _TAGS - {"cmb", "sky"}]
+    parts = [part for part in parts if part not in _TAGS]
     where = ".".join(part for part in parts if not part.startswith(("literal[", "function-after[")))
     kind, found = error["type"], _short(error["input"])
     if kind == "extra_forbidden":
@@ -77,15 +80,15 @@ def _one_line(error: Mapping[str, Any]) -> UserError:
         return UserError(where, "a value", "none")
     if kind == "value_error":
         text = str(error["ctx"]["error"])
-        key, separator, rest = text.partition(": expected ")
+        inner, separator, rest = text.partition(": expected ")
         if separator:
-            where = f"{where}.{key}" if where else key
+            where = f"{where}.{inner}" if where else inner
             text = "expected " + rest
         expected, _, found = text.removeprefix("expected ").partition(", found ")
         return UserError(where, expected, found)
     if kind.startswith("union_tag"):
-        found = error["input"].get("kind", "none") if isinstance(error["input"], Mapping) else found
-        return UserError(f"{where}.kind", "cmb or sky", found)
+        found = error["input"].get(key, "none") if isinstance(error["input"], Mapping) else found
+        return UserError(f"{where}.{key}", " or ".join(kinds), found)
     if kind in _EXPECTED:
         return UserError(where, _EXPECTED[kind], found)
     expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
@@ -102,7 +105,7 @@ def require_files(config: Config) -> None:
     for name, dataset in config.datasets.items():
         sections: dict[str, Settings]
         if dataset.kind == "sky":
-            sections = {"map": dataset.map}
+            sections = {"map": dataset.map, "sources": dataset.sources}
         else:
             sections = {f"channels.{each}": channel for each, channel in dataset.channels.items()}
             sections["spectra"] = dataset.spectra
@@ -112,3 +115,9 @@ def require_files(config: Config) -> None:
                 if path is not None and not Path(path).is_file():
                     where = f"datasets.{name}.{section}.{key}"
                     raise UserError(where, "a file", f"nothing at {path!r}")
+    for name, run in config.runs.items():
+        if isinstance(run, ForegroundsRun) and run.full_sky is not None:
+            path = run.full_sky.template.path
+            if path is not None and not Path(path).is_file():
+                where = f"runs.{name}.full_sky.template.path"
+                raise UserError(where, "a file", f"nothing at {path!r}")

@@ -4,7 +4,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from skyweave.config.base import Count, Fields, Fraction, Name, Positive, Settings, distinct
+from skyweave.config.base import (
+    Count,
+    Fields,
+    Fraction,
+    Name,
+    Positive,
+    Settings,
+    check_path,
+    distinct,
+)
 
 Updates = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -29,18 +38,54 @@ class Network(Settings):
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="Dropout rate.")
 
 
+class ForseNetwork(Settings):
+    """ForSE's generator and discriminator, and their size."""
+
+    name: Literal["forse"] = Field("forse", description="Architecture.")
+    width: Annotated[float, Field(ge=0.01, le=16)] = Field(
+        1.0, description="Factor on the number of channels; 1 is the published network."
+    )
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="Dropout rate of the generator."
+    )
+    discriminator_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.25, description="Dropout rate of the discriminator."
+    )
+    batch_norm: bool = Field(True, description="Batch normalization, in both networks.")
+
+
+#: Statistics of the validation set that an epoch may be selected by, by task.
+SELECTED_BY = {
+    "reconstruction": ("pixel_correlation", "correlation", "transfer", "residual"),
+    "foregrounds": ("superposition", "distance"),
+}
+
+
 class Selection(Settings):
     """Which epoch's network a training keeps."""
 
-    by: Literal["loss", "last", "pixel_correlation", "correlation", "transfer", "residual"] = Field(
+    by: Literal[
+        "loss",
+        "last",
+        "pixel_correlation",
+        "correlation",
+        "transfer",
+        "residual",
+        "superposition",
+        "distance",
+    ] = Field(
         "loss",
         description="That of the least validation loss, the last, or the best by a statistic of "
-        "the validation set: correlation of the pixels, or mean over multipoles of r_ell, of "
-        "abs(T_ell - 1), or of the power of prediction less truth over the truth's. For these, "
-        "epochs' networks are kept in `state/checkpoints` of the run.",
+        "the validation set. Reconstruction: correlation of the pixels, or mean over multipoles "
+        "of r_ell, of abs(T_ell - 1), or of the power of prediction less truth over the truth's. "
+        "Foregrounds: overlap of the bands of the Minkowski functionals of the ratio with the "
+        "truth's, or the distance of their means. For these, epochs' networks are kept in "
+        "`state/checkpoints` of the run.",
     )
     fields: Annotated[tuple[str, ...], AfterValidator(distinct)] = Field(
-        (), description="Targets that the statistic is averaged over; all if empty."
+        (),
+        description="Targets (foregrounds: functionals v0, v1, v2) that the statistic is averaged "
+        "over; all if empty.",
     )
     ell: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_rising)] = Field(
         (0.0, 100_000.0),
@@ -174,6 +219,126 @@ class ReconstructionRun(Settings):
     targets: Fields = Field(("tau", "e_prim", "kappa"), description="Fields out.")
     network: Network = Field(Network(), description="The network and its size.")
     training: Training = Field(Training(), description="How to train it.")
+
+
+class ForegroundsTraining(Training):
+    """Adversarial training of ForSE; defaults as published, for 350 patches of 320² pixels."""
+
+    epochs: Count = Field(5882, description="Most passes over the training set.")
+    batch: Count = Field(16, description="Patches a step.")
+    learning_rate: Positive = Field(0.0002, description="Adam's learning rate at the start.")
+    beta_1: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="Decay of Adam's mean of the gradients."
+    )
+    select: Selection = Field(
+        Selection(by="superposition", every_epochs=59), description="Which epoch's network is kept."
+    )
+
+
+class ForegroundsAdversarial(Adversarial):
+    """ForSE's discriminator, which sees small scales alone."""
+
+    fidelity: NotNegative = Field(
+        0.0, description="Weight of the difference to the truth beside the adversarial loss."
+    )
+    conditional: bool = Field(False, description="Show the discriminator the inputs too.")
+
+
+class PolarizationTemplate(Settings):
+    """Q and U at low resolution, which say where polarization points to."""
+
+    source: Literal["cosmoglobe", "file"] = Field(
+        "cosmoglobe",
+        description="A smooth foreground template (nside 256), fetched, whose polarization "
+        "fraction and angle are given to the intensity of the dataset's map; or a HEALPix FITS "
+        "file whose Q and U are taken as they are.",
+    )
+    path: str | None = Field(None, description="With `file`: the HEALPix FITS file.")
+    unit: str | None = Field(
+        None, description="Unit of the file (K_CMB, uK_RJ, …), where its header has none."
+    )
+    fwhm_arcmin: Annotated[float, Field(ge=0)] = Field(
+        5.0, description="With `file`: beam of its Q and U, FWHM in arcmin."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        check_path(self.path, self.source, "file")
+        return self
+
+
+class FullSky(Settings):
+    """The whole sky, tile by tile, with the small scales that the network adds."""
+
+    nside: Annotated[int, Field(ge=16, le=8192)] = Field(
+        2048, description="Resolution of the maps (a power of two)."
+    )
+    overlap_deg: Positive = Field(
+        2.0, description="Overlap of neighbouring tiles, degrees; a tile is as large as a patch."
+    )
+    realizations: Count = Field(
+        1, description="Skies to make; more than one needs `noise` in the input."
+    )
+    polarization: Literal["none", "intensity", "stokes"] = Field(
+        "none",
+        description="Polarization: none; small scales of the polarized intensity, the angle that "
+        "of the large scales; or small scales of Q and of U, each by itself.",
+    )
+    template: PolarizationTemplate = Field(
+        PolarizationTemplate(), description="Q and U at low resolution."
+    )
+    bb_over_ee: Positive | None = Field(
+        None,
+        description="Power of B over that of E that small scales are brought to, their sum kept; "
+        "null: as they come.",
+    )
+    second_stage: bool = Field(
+        False,
+        description="Add four times smaller scales by the same network: each tile is cut in 49, "
+        "as if the sky looked the same at any scale.",
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.nside & (self.nside - 1):
+            raise ValueError(f"nside: expected a power of two, found {self.nside}")
+        return self
+
+
+class ForegroundsRun(Settings):
+    """A network that adds small scales to patches of dust, its judgement, and the full sky."""
+
+    task: Literal["foregrounds"] = Field(description="Add small scales to foregrounds.")
+    dataset: Name = Field(description="Name of the dataset to train on.")
+    network: ForseNetwork = Field(ForseNetwork(), description="The networks and their size.")
+    noise: NotNegative = Field(
+        0.0,
+        description="Rms of white noise that is added to the network's input, scaled from -1 to 1, "
+        "in training and after: each draw of it makes another realization (ForSE+).",
+    )
+    amplitude: Literal["extrapolation", "truth"] = Field(
+        "extrapolation",
+        description="What the deviation of the ratio of high to low resolution is brought to, "
+        "patch by patch: the one that the large scales let expect, learned on the training set, "
+        "or, as published, that of the true ratio, where the map has it.",
+    )
+    training: ForegroundsTraining = Field(ForegroundsTraining(), description="How to train it.")
+    adversarial: ForegroundsAdversarial = Field(
+        ForegroundsAdversarial(), description="The discriminator's part in it."
+    )
+    full_sky: FullSky | None = Field(
+        None, description="The whole sky with small scales; null: patches only."
+    )
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        sky = self.full_sky
+        if sky is not None and sky.realizations > 1 and not self.noise:
+            raise ValueError(
+                "full_sky.realizations: expected 1 with `noise: 0`, which makes one sky only, "
+                f"found {sky.realizations}"
+            )
+        return self
 
 
 class StyleBased(Settings):
