@@ -135,7 +135,9 @@ def job_counts(study: Config) -> dict[str, int]:
         "simulate": sum(len(each.shards) for each in cmb),
         **dict.fromkeys(("prepare", "check_simulation", "draw_spectra"), len(cmb)),
         **dict.fromkeys(SKY_RULES, len(sky)),
-        **dict.fromkeys(("train", "predict", "evaluate", "draw_reconstruction"), len(study.runs)),
+        **dict.fromkeys(
+            ("train", "predict", "evaluate", "draw_reconstruction"), len(reconstructions(study))
+        ),
         "report": 1,
         "all": 1,
     }
@@ -153,9 +155,14 @@ def work(study: Config, rule: str) -> float:
     if rule in ("sky_patches", "sky_statistics"):
         return sum(each.patches.count * each.patches.pixels**2 for each in sky)
     if rule == "evaluate":
-        trained = [dataset_of(study, run) for run in study.runs.values()]
+        trained = [dataset_of(study, run) for run in reconstructions(study).values()]
         return sum(split_counts(each)["test"] * each.grid.pixels**2 for each in trained)
     return job_counts(study).get(rule, 0)
+
+
+def reconstructions(study: Config) -> dict[str, ReconstructionRun]:
+    """The runs of a study whose cost is known."""
+    return {n: run for n, run in study.runs.items() if isinstance(run, ReconstructionRun)}
 
 
 def dataset_of(study: Config, run: ReconstructionRun) -> CmbDataset:

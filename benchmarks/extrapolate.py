@@ -65,7 +65,7 @@ def read(results: Path) -> Measured:
     folder = results / "scaling"
     rules = ("simulate", "prepare", "check_simulation")
     lines = {rule: costs.measured_line(folder, study, rule) for rule in rules}
-    (name, run), *_ = quick.runs.items()
+    (name, run), *_ = costs.reconstructions(quick).items()
     seconds = costs.epoch_seconds(results, name)
     network = costs.multiply_adds(costs.network_of(quick, run))
     counts = costs.split_counts(costs.dataset_of(quick, run))
@@ -115,7 +115,7 @@ def core_seconds(measured: Measured, study: Config) -> dict[str, tuple[float, st
             sets = costs.spectra_sets(study)
             found[rule] = sets * measured.spectra_s, "measured; with the sets of parameters"
         elif rule == "predict":
-            work = sum(forward(study, run) for run in study.runs.values())
+            work = sum(forward(study, run) for run in costs.reconstructions(study).values())
             found[rule] = (
                 work / measured.rate * measured.cores,
                 "operations, at the measured rate of the quick study's training on the CPU",

@@ -102,7 +102,7 @@ def _measured(measured: Measured) -> str:
 
 def _paper(measured: Measured) -> str:
     study = config.load(extrapolate.PAPER)
-    (_, run), *_ = study.runs.items()
+    (_, run), *_ = costs.reconstructions(study).items()
     counts = costs.job_counts(study)
     seconds = extrapolate.core_seconds(measured, study)
     rows = [(rule, counts[rule], each / 3600, source) for rule, (each, source) in seconds.items()]
@@ -131,7 +131,8 @@ def _training(measured: Measured, studies: Mapping[str, Config]) -> str:
     rows = []
     for name, study in studies.items():
         epochs = [
-            (extrapolate.epoch(study, run), run.training.epochs) for run in study.runs.values()
+            (extrapolate.epoch(study, run), run.training.epochs)
+            for run in costs.reconstructions(study).values()
         ]
         total = sum(work * count for work, count in epochs)
         for device, rate in devices.items():
@@ -149,7 +150,7 @@ def _passages(
 ) -> str:
     study = config.load(extrapolate.MILLION)
     ((name, dataset),) = costs.simulated(study).items()
-    (run,) = study.runs.values()
+    (run,) = costs.reconstructions(study).values()
     size = bytes_of(dataset.realizations, dataset.grid.pixels, len(dataset.fields)) / 1e9
     text = words.MILLION.format(
         fields=len(dataset.fields),
@@ -215,7 +216,7 @@ def _limits(measured: Measured) -> str:
     held: dict[str, list[float]] = {"predict": [], "evaluate": []}
     minutes: list[float] = []
     for study in studies:
-        (_, run), *_ = study.runs.items()
+        (_, run), *_ = costs.reconstructions(study).items()
         dataset = costs.dataset_of(study, run)
         one = bytes_of(costs.split_counts(dataset)["test"], dataset.grid.pixels) / 1e6
         # Truth, prediction and baseline; predicting, the inputs, and Q and U for the baseline.
@@ -224,7 +225,8 @@ def _limits(measured: Measured) -> str:
         work = extrapolate.forward(study, run) / measured.rate * measured.cores
         minutes.append(work / plan.asked_for("predict", "threads") / 60)
     shards = [
-        len(costs.dataset_of(study, next(iter(study.runs.values()))).shards) for study in studies
+        len(costs.dataset_of(study, next(iter(costs.reconstructions(study).values()))).shards)
+        for study in studies
     ]
     rows: list[list[object]] = [
         ["`simulate`", "nothing: it writes map by map", "", "", ""],

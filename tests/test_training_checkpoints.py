@@ -25,7 +25,7 @@ from skyweave.networks import registry
 from skyweave.networks.card import load_network, predict
 from skyweave.statistics.flat_spectra import auto_and_cross, cross_spectra, default_bins
 from skyweave.statistics.tables import read_table, write_table
-from skyweave.tasks.reconstruction import train_run
+from skyweave.tasks.training import train_run
 from skyweave.training import checkpoints, loop, runtime
 from skyweave.training.checkpoints import Checkpoints, compared, load, pick, sweep
 from skyweave.training.interruption import Interruption

@@ -5,15 +5,14 @@ import os
 from job import job
 
 with job(snakemake.log[0]) as console:
-    from skyweave.config import ReconstructionRun
-    from skyweave.tasks.reconstruction import train_run
+    from skyweave.tasks.training import TASKS, train_run
 
     # Only a scheduler ends a job at its `runtime`; a laptop lets it go on. Two minutes are for the
     # start before training and for writing the network after it.
     limited = "SLURM_JOB_ID" in os.environ
     deadline_s = 60 * (snakemake.resources.runtime - 2) if limited else None
     train_run(
-        ReconstructionRun(**snakemake.params.run),
+        TASKS[snakemake.params.run["task"]][0](**snakemake.params.run),
         shards=snakemake.input.shards,
         split=snakemake.input.split[0],
         normalization=snakemake.input.normalization[0],

@@ -1,18 +1,14 @@
 """Reconstruction: sky fields from observed ones, by a network and by its classical baseline."""
 
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
 import h5py
 import numpy as np
 import pandas as pd
 
 from skyweave.config import ReconstructionRun, Selection
-from skyweave.data.feed import BatchFeed
-from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet
 from skyweave.data.split import members, read_split
 from skyweave.errors import UserError
@@ -22,8 +18,8 @@ from skyweave.flat.grid import PatchGrid
 from skyweave.flat.taper import cosine_taper
 from skyweave.statistics.flat_spectra import default_bins
 from skyweave.statistics.reconstruction import correlation_gain, field_metrics
-from skyweave.statistics.tables import write_table
 from skyweave.statistics.verdicts import verdict
+from skyweave.tasks.recipe import Recipe
 
 if TYPE_CHECKING:
     from skyweave.networks.card import TrainedNetwork
@@ -34,113 +30,27 @@ _SIGMAS = 5.0
 #: Least significance of a gain over the baseline for the network to count as better.
 _GAIN_SIGMAS = 3.0
 
-#: What the largest of is best; of the other ways to select an epoch, the least.
-_LARGEST = {"last", "pixel_correlation", "correlation"}
 
-
-def train_run(
-    run: ReconstructionRun,
-    *,
-    shards: Sequence[str | Path],
-    split: str | Path,
-    normalization: str | Path,
-    network: str | Path,
-    history: str | Path,
-    sweep: str | Path,
-    state: str | Path,
-    name: str,
-    seed: int,
-    threads: int,
-    deadline_s: float | None,
-    terminal: TextIO | None = None,
-) -> None:
-    """Train the network of a run; write it with its card, and the history of the training.
-
-    `sweep` becomes the table of what its epoch was picked by: `epoch`, `statistic`, `field` (with
-    ``all``, by which it was), `value`, `picked` (1 for that epoch). Goes on from `state` if an
-    earlier attempt was cut short. Raises `Unfinished` before `deadline_s` seconds are over and on
-    SIGTERM, the state saved.
-    """
-    begun = time.monotonic()
-    from skyweave.networks.card import Card, TrainedNetwork, save_network
-    from skyweave.networks.registry import build
-    from skyweave.training import checkpoints
-    from skyweave.training.loop import train
+def recipe(
+    run: ReconstructionRun, maps: ShardSet, parts: pd.DataFrame, name: str, seed: int
+) -> Recipe:
+    """How a run's network is trained; raises `UserError` for what the maps cannot judge."""
     from skyweave.training.method import learner
-    from skyweave.training.runtime import numerics, prepare
+    from skyweave.training.runtime import numerics
     from skyweave.training.supervised import Supervised
 
-    def left_s() -> float | None:
-        return None if deadline_s is None else deadline_s - (time.monotonic() - begun)
-
-    prepare(seed, threads, run.training)
-    maps = ShardSet(shards)
-    select = run.training.select
+    select, training = run.training.select, run.training
     _check_bands(select, maps.grid)
-    parts = read_split(split)
-    scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
-    feeds = {
-        part: BatchFeed(
-            maps,
-            run.inputs,
-            run.targets,
-            scales,
-            members(parts, part),
-            run.training.batch,
-            seed,
-            (name, part),
-        )
-        for part in ("train", "validation")
-    }
-    model = build(run.network, maps.pixels, run.inputs, run.targets, seed)
-    method = Supervised(learner(model, run.training), xla=numerics(run.training).xla)
-    epochs = train(
-        method,
-        feeds["train"],
-        feeds["validation"],
-        run.training,
-        state_folder=state,
-        identity={"run": name, "seed": seed, "network": run.network.model_dump()},
-        deadline_s=left_s(),
-        terminal=terminal,
-    )
-    card = Card(
+    numbers = members(parts, "validation")
+    return Recipe(
         inputs=run.inputs,
-        outputs=run.targets,
-        units=maps.units,
-        normalization=scales,
-        size_deg=maps.size_deg,
-        pixels=maps.pixels,
-        seed=seed,
-        data={
-            "dataset": run.dataset,
-            "provenance": maps.provenance,
-            "realizations": parts.split.value_counts().to_dict(),
-            "fingerprint": feeds["train"].fingerprint,
-        },
-        settings={"network": run.network.model_dump(), "training": run.training.model_dump()},
+        targets=run.targets,
+        method=lambda model: Supervised(learner(model, training), xla=numerics(training).xla),
+        score=lambda network: _scores(network, maps, numbers, name),
+        fields=select.fields or run.targets,
+        worth=lambda scores, field: _worth(scores[scores.field == field], select),
+        largest=select.by in ("pixel_correlation", "correlation"),
     )
-    scores = None
-    if select.swept:
-        numbers = members(parts, "validation")
-        scores = checkpoints.sweep(
-            state,
-            checkpoints.compared(select, len(epochs), True),
-            model,
-            lambda model: _scores(TrainedNetwork(model, card), maps, numbers, name),
-            deadline_s=left_s(),
-        )
-    compared = _compared(epochs, scores, run)
-    values = compared[compared.field == "all"].set_index("epoch").value
-    picked = checkpoints.pick(values, largest=select.by in _LARGEST)
-    if select.swept:
-        checkpoints.load(state, picked, model)
-    row = epochs.drop(columns="seconds").to_dict("records")[picked - 1]
-    metrics = {str(key): value for key, value in row.items()}
-    metrics |= {"picked_by": compared.statistic.iloc[0], "picked_value": float(values[picked])}
-    save_network(Path(network).parent, model, replace(card, metrics=metrics))
-    write_table(history, epochs)
-    write_table(sweep, compared.assign(picked=(compared.epoch == picked).astype("int64")))
 
 
 def _check_bands(select: Selection, grid: PatchGrid) -> None:
@@ -178,26 +88,6 @@ def _scores(
         for field in card.outputs
     ]
     return pd.concat(tables, ignore_index=True)
-
-
-def _compared(
-    epochs: pd.DataFrame, scores: pd.DataFrame | None, run: ReconstructionRun
-) -> pd.DataFrame:
-    """What epochs are compared by: rows `epoch`, `statistic`, `field`, `value`.
-
-    The field ``all`` is the mean over the others.
-    """
-    select = run.training.select
-    if scores is None:
-        name = "val_loss" if select.by == "loss" else "epoch"
-        return epochs[["epoch"]].assign(statistic=name, field="all", value=epochs[name])
-    rows = []
-    for epoch, table in scores.groupby("epoch"):
-        fields = select.fields or run.targets
-        values = {field: _worth(table[table.field == field], select) for field in fields}
-        values["all"] = float(np.mean([values[field] for field in fields]))
-        rows += [(epoch, select.by, field, value) for field, value in values.items()]
-    return pd.DataFrame(rows, columns=["epoch", "statistic", "field", "value"])
 
 
 def _worth(metrics: pd.DataFrame, select: Selection) -> float:

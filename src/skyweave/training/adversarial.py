@@ -52,7 +52,9 @@ class Adversarial:
     ) -> None:
         self.model, self.settings = generator.model, settings
         self.learners: Sequence[Learner] = (generator, discriminator)
-        self.groups = groups({"generator": generator, "discriminator": discriminator})
+        self.groups: Mapping[str, Sequence[keras.Variable]] = groups(
+            {"generator": generator, "discriminator": discriminator}
+        )
         self.identity: Mapping[str, Any] = {
             "method": "adversarial",
             "losses": losses.__qualname__,

@@ -1,0 +1,149 @@
+"""Training of a run of any task, to the network with its card."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
+
+from skyweave.config import ForegroundsRun, ReconstructionRun, Selection
+from skyweave.data.feed import BatchFeed
+from skyweave.data.normalization import Normalization
+from skyweave.data.shards import ShardSet
+from skyweave.data.split import members, read_split
+from skyweave.statistics.tables import write_table
+from skyweave.tasks import foregrounds, reconstruction
+from skyweave.tasks.recipe import Recipe
+
+#: Settings of a run and its recipe, by task.
+TASKS: dict[str, tuple[type[Any], Callable[..., Recipe]]] = {
+    "reconstruction": (ReconstructionRun, reconstruction.recipe),
+    "foregrounds": (ForegroundsRun, foregrounds.recipe),
+}
+
+
+def train_run(
+    run: ReconstructionRun | ForegroundsRun,
+    *,
+    shards: Sequence[str | Path],
+    split: str | Path,
+    normalization: str | Path,
+    network: str | Path,
+    history: str | Path,
+    sweep: str | Path,
+    state: str | Path,
+    name: str,
+    seed: int,
+    threads: int,
+    deadline_s: float | None,
+    terminal: TextIO | None = None,
+) -> None:
+    """Train the network of a run; write it with its card, and the history of the training.
+
+    `sweep` becomes the table of what its epoch was picked by: `epoch`, `statistic`, `field` (with
+    ``all``, by which it was), `value`, `picked` (1 for that epoch). Goes on from `state` if an
+    earlier attempt was cut short. Raises `Unfinished` before `deadline_s` seconds are over and on
+    SIGTERM, the state saved.
+    """
+    begun = time.monotonic()
+    from skyweave.networks.card import Card, TrainedNetwork, save_network
+    from skyweave.networks.registry import build
+    from skyweave.training import checkpoints
+    from skyweave.training.loop import train
+    from skyweave.training.runtime import prepare
+
+    def left_s() -> float | None:
+        return None if deadline_s is None else deadline_s - (time.monotonic() - begun)
+
+    prepare(seed, threads, run.training)
+    maps = ShardSet(shards)
+    select = run.training.select
+    parts = read_split(split)
+    recipe = TASKS[run.task][1](run, maps, parts, name, seed)
+    scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
+    feeds = {
+        part: BatchFeed(
+            maps,
+            recipe.inputs,
+            recipe.targets,
+            scales,
+            members(parts, part),
+            run.training.batch,
+            seed,
+            (name, part),
+            noise=recipe.noise,
+        )
+        for part in ("train", "validation")
+    }
+    model = build(run.network, maps.pixels, recipe.inputs, recipe.targets, seed)
+    epochs = train(
+        recipe.method(model),
+        feeds["train"],
+        feeds["validation"],
+        run.training,
+        state_folder=state,
+        identity={"run": name, "seed": seed, "network": run.network.model_dump()},
+        deadline_s=left_s(),
+        terminal=terminal,
+    )
+    sections = {"network", "training", "adversarial", "noise", "amplitude"}
+    card = Card(
+        inputs=tuple(recipe.inputs),
+        outputs=tuple(recipe.targets),
+        units=maps.units,
+        normalization=scales,
+        size_deg=maps.size_deg,
+        pixels=maps.pixels,
+        seed=seed,
+        data={
+            "dataset": run.dataset,
+            "provenance": maps.provenance,
+            "realizations": parts.split.value_counts().to_dict(),
+            "fingerprint": feeds["train"].fingerprint,
+            **recipe.known,
+        },
+        settings=run.model_dump(mode="json", include=sections),
+    )
+    scores = None
+    if select.swept:
+        scores = checkpoints.sweep(
+            state,
+            checkpoints.compared(select, len(epochs), True),
+            model,
+            lambda model: recipe.score(TrainedNetwork(model, card)),
+            deadline_s=left_s(),
+        )
+    compared = _compared(epochs, scores, select, recipe)
+    values = compared[compared.field == "all"].set_index("epoch").value
+    largest = select.by == "last" or (select.swept and recipe.largest)
+    picked = checkpoints.pick(values, largest=largest)
+    if select.swept:
+        checkpoints.load(state, picked, model)
+    row = epochs.drop(columns="seconds").to_dict("records")[picked - 1]
+    # A loss that there is not (of a network that did not learn) is no number for JSON.
+    metrics = {str(key): value for key, value in row.items() if np.isfinite(value)}
+    metrics |= {"picked_by": compared.statistic.iloc[0], "picked_value": float(values[picked])}
+    save_network(Path(network).parent, model, replace(card, metrics=metrics))
+    write_table(history, epochs)
+    write_table(sweep, compared.assign(picked=(compared.epoch == picked).astype("int64")))
+
+
+def _compared(
+    epochs: pd.DataFrame, scores: pd.DataFrame | None, select: Selection, recipe: Recipe
+) -> pd.DataFrame:
+    """What epochs are compared by: rows `epoch`, `statistic`, `field`, `value`.
+
+    The field ``all`` is the mean over the others.
+    """
+    if scores is None:
+        name = "val_loss" if select.by == "loss" else "epoch"
+        return epochs[["epoch"]].assign(statistic=name, field="all", value=epochs[name])
+    rows = []
+    for epoch, table in scores.groupby("epoch"):
+        values = {field: recipe.worth(table, field) for field in recipe.fields}
+        values["all"] = float(np.mean([values[field] for field in recipe.fields]))
+        rows += [(epoch, select.by, field, value) for field, value in values.items()]
+    return pd.DataFrame(rows, columns=["epoch", "statistic", "field", "value"])

@@ -1,0 +1,30 @@
+rule train:
+    input:
+        shards=run_shards,
+        split=run_dataset("split.csv"),
+        normalization=run_dataset("normalization.json"),
+    output:
+        network="<results>/runs/{run}/network.keras",
+        card="<results>/runs/{run}/card.json",
+        history="<results>/runs/{run}/history.csv",
+        sweep="<results>/runs/{run}/sweep.csv",
+    log:
+        "<logs>/train/{run}.log",
+    benchmark:
+        "<benchmarks>/train/{run}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 8
+    resources:
+        gpu=1,
+        mem_mb=training_memory,
+        runtime=240,
+    params:
+        seed=STUDY.seed,
+        run=lambda wildcards: plain(run_settings(wildcards)),
+        # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
+        state=lambda wildcards, output: output.network.replace("network.keras", "state"),
+    message:
+        "Training of {wildcards.run}"
+    script:
+        "../scripts/train.py"
