@@ -15,8 +15,7 @@ from skyweave.flat.grid import PatchGrid
 from skyweave.seeds import generator
 from skyweave.sky.harmonic import gaussian_window
 from skyweave.sky.patches import cut
-from skyweave.sky.projection import to_plane
-from skyweave.sky.tiles import layout, reproject
+from skyweave.sky.tiles import layout, reproject, tiles_at
 
 #: ForSE's tiles and its map.
 GRID, OVERLAP_DEG, NSIDE = PatchGrid(20.0, 320), 2.0, 2048
@@ -64,7 +63,7 @@ def round_trip(
     else:
         truth = healpy.alm2map(alm[0], nside, lmax)[None]
     rms, difference = truth.std(), found - truth
-    overlap = _tiles_at(table, grid, nside) > 1
+    overlap = tiles_at(table, grid, nside) > 1
     cl, true_cl = _cl(found, lmax), _cl(truth, lmax)
     return RoundTrip(
         spin=spin,
@@ -87,20 +86,6 @@ def _sky(spin: int, lmax: int) -> np.ndarray:
     alm *= np.where(ell >= 2, np.maximum(ell, 1.0) ** (SLOPE / 2), 0)
     alm = healpy.almxfl(alm, gaussian_window(lmax, BEAM_ARCMIN))
     return np.stack([alm, 0 * alm]) if spin else alm[None]
-
-
-def _tiles_at(table: pd.DataFrame, grid: PatchGrid, nside: int) -> np.ndarray:
-    """Number of tiles (npix,) that hold a pixel's centre."""
-    import healpy
-
-    half = grid.pixel_rad * (grid.pixels - 1) / 2
-    reach = 2 * np.arcsin(half / np.sqrt(2))
-    count = np.zeros(12 * nside**2, np.int8)
-    for lon, lat in zip(table["lon"], table["lat"], strict=True):
-        near = healpy.query_disc(nside, healpy.ang2vec(lon, lat, lonlat=True), reach)
-        x, y = to_plane(lon, lat, *healpy.pix2ang(nside, near, lonlat=True))
-        count[near] += np.maximum(np.abs(x), np.abs(y)) < half
-    return count
 
 
 def _cl(maps: np.ndarray, lmax: int) -> np.ndarray:
