@@ -9,6 +9,7 @@ from astropy import units as u
 from astropy.io import fits
 
 from skyweave.errors import UserError
+from skyweave.sky.harmonic import analyse, transfer
 from skyweave.sky.healpix import SkyMap, read_map, read_mask, write_mask
 from skyweave.sky.resolution import change_nside, change_qu_nside, change_variance_nside
 from skyweave.sky.units import TCMB, mjy_sr_to_uk_cmb, rj_to_cmb, to_uk_cmb, to_uk_cmb_squared
@@ -50,14 +51,45 @@ def test_nested_equals_ring(tmp_path: Path, sky: np.ndarray) -> None:
     np.testing.assert_array_equal(ring.intensity, sky)
 
 
-@pytest.mark.parametrize("nside", [16, 64, 128])
+@pytest.mark.parametrize("nside", [16, 64])
 def test_resolution_changes_as_healpy_does_it(tmp_path: Path, sky: np.ndarray, nside: int) -> None:
     path = write_map(tmp_path / "m.fits", {"TEMPERATURE": (sky, "K_CMB")})
     sky_map = read_map(path, nside, 353.0)
     expected = 1e6 * healpy.ud_grade(sky.astype(float), nside)
     np.testing.assert_allclose(sky_map.intensity, expected, rtol=1e-5, atol=1)
-    assert sky_map.nside == nside
-    assert sky_map.window_nside == min(nside, NSIDE)
+    assert (sky_map.nside, sky_map.window_nside) == (nside, nside)
+    np.testing.assert_array_equal(change_nside(sky, 2 * NSIDE), np.repeat(sky, 4))
+
+
+def test_a_file_coarser_than_asked_for_keeps_its_pixels(tmp_path: Path, sky: np.ndarray) -> None:
+    values, variance = sky.copy(), np.full(NPIX, 4.0, np.float32)
+    values[100:200] = UNSEEN
+    columns = {
+        "I_STOKES": (values, "uK_CMB"),
+        "Q_STOKES": (sky, "uK_CMB"),
+        "U_STOKES": (-sky, "uK_CMB"),
+        "II_COV": (variance, "uK_CMB^2"),
+    }
+    path = write_map(tmp_path / "m.fits", columns)
+    own, finer = (read_map(path, n, 353.0, polarization=True) for n in (NSIDE, 4 * NSIDE))
+    assert (finer.nside, finer.window_nside, finer.bad.sum()) == (NSIDE, NSIDE, 100)
+    for name in ("intensity", "variance", "bad", "q", "u"):
+        np.testing.assert_array_equal(getattr(finer, name), getattr(own, name))
+
+
+@pytest.mark.parametrize("nside", [32, 64, 128])
+def test_the_window_of_the_pixels_is_undone_once(tmp_path: Path, nside: int) -> None:
+    """Of a sky averaged over pixels, a map at any `nside` gives the sky's modes back."""
+    rng = np.random.default_rng(4)
+    lmax = 2 * min(nside, NSIDE)
+    true = rng.normal(size=(healpy.Alm.getsize(lmax), 2)) @ [1, 1j]
+    averages = healpy.ud_grade(healpy.alm2map(true, 8 * NSIDE, lmax), NSIDE)
+    path = write_map(tmp_path / "m.fits", {"I": (averages, "uK_CMB")})
+    sky_map = read_map(path, nside, 353.0)
+    found = analyse(sky_map.intensity[None], lmax)[0]
+    found = healpy.almxfl(found, transfer(lmax, 0, 0, sky_map.window_nside))
+    ratio = healpy.alm2cl(found, true) / healpy.alm2cl(true)
+    assert ratio[10:] == pytest.approx(1, abs=0.01)
 
 
 def test_rows_of_many_pixels_and_partial_maps(tmp_path: Path, sky: np.ndarray) -> None:

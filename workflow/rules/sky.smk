@@ -41,12 +41,39 @@ rule sky_map:
         mem_mb=8000,
         runtime=30,
     params:
-        # Not the beam, which counts when the patches are cut.
+        # Not the beam, which counts when the patches are cut: only whether the file has to say it.
         map=lambda wildcards: dataset_settings(wildcards).map.model_dump(exclude={"fwhm_arcmin"}),
+        needs_beam=lambda wildcards: dataset_settings(wildcards).map.fwhm_arcmin is None,
     message:
         "HEALPix map of {wildcards.sky}"
     script:
         "../scripts/sky_map.py"
+
+
+rule sky_sources:
+    input:
+        map=rules.sky_map.output[0],
+        catalogue=lambda wildcards: user_files(dataset_settings(wildcards).sources, "path"),
+    output:
+        cleaned="<results>/datasets/{sky}/cleaned.fits",
+        sources="<results>/datasets/{sky}/sources.csv",
+    log:
+        "<logs>/sky_sources/{sky}.log",
+    benchmark:
+        "<benchmarks>/sky_sources/{sky}.tsv"
+    conda:
+        ENVIRONMENT
+    threads: 2
+    resources:
+        mem_mb=8000,
+        runtime=30,
+    params:
+        sources=lambda wildcards: plain(dataset_settings(wildcards).sources),
+        fwhm_arcmin=lambda wildcards: dataset_settings(wildcards).map.fwhm_arcmin,
+    message:
+        "Point sources of {wildcards.sky}, filled in"
+    script:
+        "../scripts/sky_sources.py"
 
 
 rule sky_mask:
@@ -75,7 +102,11 @@ rule sky_mask:
 
 rule sky_patches:
     input:
-        map=rules.sky_map.output[0],
+        map=branch(
+            lambda wildcards: dataset_settings(wildcards).sources.remove == "none",
+            then=rules.sky_map.output[0],
+            otherwise=rules.sky_sources.output.cleaned,
+        ),
         mask=rules.sky_mask.output.mask,
     output:
         patches="<results>/datasets/{sky}/patches.h5",

@@ -92,6 +92,19 @@ HFI_RIMO = PackageData(
     },
 )
 
+#: T, Q and U of a smooth foreground template at nside 256, by Cosmoglobe.
+COSMOGLOBE = PackageData(
+    package="cosmoglobe",
+    version="0.9.86",
+    archive="cosmoglobe-0.9.86-py3-none-any.whl",
+    sha256="15dfd09132571933a9db56fef04166a0e35bff42d33f3ef6c3e2d4b6d898e876",
+    members={
+        "cosmoglobe/data/mask_template_n256.fits": (
+            "838d27a17fb7bbfa77c50bee43fdc5a380addc343869e8ae73ec91683fe2a7f3"
+        ),
+    },
+)
+
 
 def fetch(spec: PackageData, folder: str | Path) -> dict[str, Path]:
     """Make sure that the files of `spec` lie in `folder`, whole; give their paths by name.

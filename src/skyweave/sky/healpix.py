@@ -1,6 +1,8 @@
 """Reading a user's HEALPix FITS file: ordering, units, columns and bad pixels."""
 
+import re
 import warnings
+from collections import ChainMap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,26 +27,53 @@ STOKES_U = ("U_STOKES", "U_POLARISATION", "U_POLARIZATION", "U")
 #: What HEALPix writes into pixels without data.
 UNSEEN = -1.6375e30
 
+#: Beams of Planck HFI by frequency in GHz, FWHM in arcmin: the mean of the elliptical Gaussians
+#: fitted to the effective beams (Planck 2018 results. I, A&A 641, A1, table 4). At ell 1000 these
+#: Gaussians are off the beam windows of the 2013 release (`simulation.beams.hfi_window`) by -4.7,
+#: -1.6, -0.4, -1.2, 2.1 and 2.5 % of b, below that by less.
+HFI_FWHM_ARCMIN = {100: 9.66, 143: 7.22, 217: 4.90, 353: 4.92, 545: 4.67, 857: 4.22}
+
+_FREQUENCY = re.compile(
+    r"F?(?P<ghz>\d+(?:\.\d*)?)(?:[\s_-]*(?:GHz|psb))*", re.IGNORECASE | re.ASCII
+)
+#: Frequencies in GHz that maps of the sky are made at; a number beyond is in another unit.
+_POSSIBLE_GHZ = (0.01, 10_000)
+
 
 def read_map(
     path: str | Path,
     nside: int,
-    frequency_ghz: float,
+    frequency_ghz: float | None = None,
     *,
     column: str | None = None,
     unit: str | None = None,
     polarization: bool = False,
+    needs_beam: bool = False,
+    section: str = "map",
 ) -> SkyMap:
-    """Read a Galactic HEALPix map as RING at `nside` in µK_CMB.
+    """Read a Galactic HEALPix map as RING at `nside`, or its own if coarser, in µK_CMB.
 
     `column` names the intensity's column where the usual names do not find it, `unit` the map's
-    unit where the header has none or a wrong one; with `polarization` Q and U are read too. A
-    coarser pixel is the mean of its good ones, bad where fewer than half are (Q and U are carried
-    to its centre first), and its variance that of a mean of independent pixels; a finer one
-    repeats its parent.
-    Raises `UserError` for what is missing or unknown.
+    unit where the header has none or a wrong one; with `polarization` Q and U are read too. The
+    frequency is the header's where none is given; the beam is that of `HFI_FWHM_ARCMIN` where the
+    header says that the map is of Planck HFI, else None. A coarser pixel is the mean of its good
+    ones, bad where fewer than half are (Q and U are carried to its centre first), and its variance
+    that of a mean of independent pixels. A coarser map is left as it is: finer pixels would know no
+    more, and repeated ones would have the window of both.
+    Raises `UserError` for what is missing or unknown: a frequency, or with `needs_beam` a beam,
+    that the header lacks is one to be given in that `section` of the settings.
     """
     with _open(Path(path)) as file:
+        own_ghz = file.frequency_ghz
+        if frequency_ghz is None:
+            if own_ghz is None:
+                expected = f"a frequency in GHz in its header (FREQ), or {section}.frequency_ghz"
+                raise UserError(path, expected, file.frequency or "neither")
+            frequency_ghz = own_ghz
+        fwhm_arcmin = file.fwhm_arcmin(own_ghz or frequency_ghz)
+        if needs_beam and fwhm_arcmin is None:
+            expected = f"a map of Planck HFI by its header, or {section}.fwhm_arcmin for its beam"
+            raise UserError(path, expected, "neither")
         name = file.column([column] if column else INTENSITY, "the intensity")
         text = unit or file.unit(name)
         intensity = file.read(name, to_uk_cmb(text, frequency_ghz, file.where(name)))
@@ -58,8 +87,9 @@ def read_map(
                 for name in names
             )
             u = -u if file.iau else u
-        native = file.nside
-    return _assemble(intensity, variance, q, u, native, nside, frequency_ghz, Path(path).name)
+        nside = min(nside, file.nside)
+    name = Path(path).name
+    return _assemble(intensity, variance, q, u, nside, frequency_ghz, fwhm_arcmin, name)
 
 
 def _assemble(
@@ -67,12 +97,12 @@ def _assemble(
     variance: np.ndarray | None,
     q: np.ndarray | None,
     u: np.ndarray | None,
-    native: int,
     nside: int,
     frequency_ghz: float,
+    fwhm_arcmin: float | None,
     description: str,
 ) -> SkyMap:
-    """NESTED maps at `native`, NaN where bad, to a `SkyMap` at `nside`."""
+    """NESTED maps at `nside` or finer, NaN where bad, to a `SkyMap` at `nside`."""
     import healpy
 
     bad = ~np.isfinite(intensity)
@@ -99,7 +129,8 @@ def _assemble(
         frequency_ghz=float(frequency_ghz),
         description=description,
         # Maps are made by binning samples: a value is an average over its pixel.
-        window_nside=min(native, nside),
+        window_nside=nside,
+        fwhm_arcmin=fwhm_arcmin,
     )
 
 
@@ -119,7 +150,10 @@ def _variance_factor(
 
 @dataclass(frozen=True)
 class _File:
-    """An open HEALPix table: FITS record `table`, its header, and what the header says."""
+    """An open HEALPix table: FITS record `table`, its header, and what the header says.
+
+    Cards of the file's first header stand in `header` where the table's own has none.
+    """
 
     path: Path
     table: Any
@@ -131,6 +165,32 @@ class _File:
     @property
     def iau(self) -> bool:
         return str(self.header.get("POLCCONV", "COSMO")).strip().upper() == "IAU"
+
+    @property
+    def frequency(self) -> str:
+        """What the header says of the frequency, with its unit if it has one."""
+        text = " ".join(str(self.header.get(key, "")).strip() for key in ("FREQ", "UNITFREQ"))
+        return text.strip()
+
+    @property
+    def frequency_ghz(self) -> float | None:
+        """Frequency of the header, None where it has none; Planck's is text, as '353-psb'."""
+        match = _FREQUENCY.fullmatch(self.frequency)
+        frequency = float(match["ghz"]) if match else 0.0
+        low, high = _POSSIBLE_GHZ
+        return frequency if low <= frequency <= high else None
+
+    def fwhm_arcmin(self, frequency_ghz: float) -> float | None:
+        """Beam of a map of Planck HFI, None for any other."""
+        cards = {
+            key: str(self.header.get(key, "")).strip().upper()
+            for key in ("INSTRUME", "EXTNAME", "FILENAME")
+        }
+        # EXTNAME is that of Planck's frequency maps, LFI's too, whose frequencies are others.
+        planck = cards["EXTNAME"] == "FREQ-MAP" or cards["FILENAME"].startswith("HFI_SKYMAP")
+        if planck or "HFI" in cards["INSTRUME"]:
+            return HFI_FWHM_ARCMIN.get(round(frequency_ghz))
+        return None
 
     def where(self, name: str) -> str:
         return f"{self.path}, column {name}"
@@ -183,7 +243,7 @@ def _open(path: Path) -> Iterator[_File]:
             hdu = next((hdu for hdu in hdus if _is_healpix(hdu)), None)
             if hdu is None:
                 raise UserError(path, "a HEALPix table", "a FITS file without one")
-            yield _describe(path, hdu)
+            yield _describe(path, hdu, hdus[0].header)
     except FileNotFoundError:
         raise UserError(path, "a HEALPix FITS file", "no file") from None
     except UserError:
@@ -201,8 +261,8 @@ def _is_healpix(hdu: Any) -> bool:
     )
 
 
-def _describe(path: Path, hdu: Any) -> _File:
-    table, header = hdu.data, hdu.header
+def _describe(path: Path, hdu: Any, first: Any) -> _File:
+    table, header = hdu.data, ChainMap(hdu.header, first)
     ordering = str(header.get("ORDERING", "none")).strip().upper()
     if ordering not in ("RING", "NESTED", "NEST"):
         raise UserError(path, "ORDERING RING or NESTED in the header", ordering)

@@ -21,7 +21,8 @@ class SkyMap:
     bad (npix,) bool; q, u (npix,) float32, µK_CMB, COSMO convention, or None. `flags` holds further
     (npix,) bool maps by name. `window_nside` is the nside of the pixels that the map's values are
     averages over (their window is undone when it is smoothed), None where they are point samples.
-    Where the averages are over the points of a finer nside, that is `points_nside`.
+    Where the averages are over the points of a finer nside, that is `points_nside`. `fwhm_arcmin`
+    is the Gaussian beam that the map's file says it has, None where it says none.
     """
 
     intensity: np.ndarray
@@ -34,6 +35,7 @@ class SkyMap:
     u: np.ndarray | None = None
     flags: Mapping[str, np.ndarray] = field(default_factory=dict)
     points_nside: int | None = None
+    fwhm_arcmin: float | None = None
 
     @property
     def nside(self) -> int:
@@ -62,6 +64,8 @@ class SkyMap:
             "PIXPOINT": (self.points_nside or 0, "nside of the points averaged, 0: continuous"),
             "CONTENT": (self.description.encode("ascii", "replace").decode(), ""),
         }
+        if self.fwhm_arcmin is not None:
+            cards["BEAM"] = (self.fwhm_arcmin, "FWHM, arcmin")
         _write_table(path, [column for column in maps if column[1] is not None], cards)
 
     @classmethod
@@ -82,6 +86,7 @@ class SkyMap:
             description=header["CONTENT"],
             window_nside=header["PIXWIN"] or None,
             points_nside=header["PIXPOINT"] or None,
+            fwhm_arcmin=header.get("BEAM"),
             flags={
                 name.removeprefix(_FLAG).lower(): np.array(table[name], bool)
                 for name in table.names
@@ -100,6 +105,44 @@ def read_mask(path: str | Path) -> np.ndarray:
     """Read what `write_mask` wrote; raises `UserError` for anything else."""
     table, _ = _read_table(path, "a mask written by skyweave", ("MASK",))
     return np.array(table["MASK"], bool)
+
+
+def write_columns(
+    path: str | Path,
+    maps: Mapping[str, np.ndarray],
+    unit: str,
+    cards: Mapping[str, tuple[Any, str]],
+) -> None:
+    """Write RING maps (npix,) in Galactic coordinates as the float32 columns of a HEALPix FITS.
+
+    healpy and PySM read it. `cards` are keywords of the header, value and comment.
+    """
+    columns = [(name, np.asarray(values, np.float32), unit) for name, values in maps.items()]
+    _write_table(path, columns, cards)
+
+
+def read_columns(
+    path: str | Path,
+) -> tuple[dict[str, np.ndarray], dict[str, tuple[Any, str]]]:
+    """Maps by column, float32, and the header's own keywords, of what `write_columns` wrote.
+
+    Raises `UserError` for anything else.
+    """
+    table, header = _read_table(path, "a map written by skyweave", ())
+    maps = {name: np.array(table[name], np.float32) for name in table.names}
+    own = {
+        card.keyword: (card.value, card.comment)
+        for card in header.cards
+        if not card.keyword.startswith(_STRUCTURE)
+    }
+    return maps, own
+
+
+#: How keywords begin that say how the table is laid out.
+_STRUCTURE = (
+    *("XTENSION", "BITPIX", "NAXIS", "PCOUNT", "GCOUNT", "TFIELDS", "TTYPE", "TFORM", "TUNIT"),
+    *("PIXTYPE", "ORDERING", "NSIDE", "FIRSTPIX", "LASTPIX", "INDXSCHM", "COORDSYS"),
+)
 
 
 def _write_table(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from skyweave.config.sky import LEAST_PIXELS
 from skyweave.errors import UserError
 from skyweave.sky.harmonic import (
     analyse,
@@ -33,7 +34,6 @@ _RESOLVED = 4e-6
 _EDGE = 1.5
 #: The filtered beam half a pixel from its peak is still above this share of it.
 _FIRST_LOOK = 0.5
-_LEAST_PIXELS = 1.4
 #: How often neighbours with a negative weight are left out, and what counts as none amiss.
 _ROUNDS, _EXACT = 4, 1e-9
 
@@ -67,10 +67,10 @@ def find_sources(
 
     nside = _nside(values)
     pixel = healpy.nside2resol(nside, arcmin=True)
-    if not fwhm_arcmin >= _LEAST_PIXELS * pixel:
+    if not fwhm_arcmin >= LEAST_PIXELS * pixel:
         raise UserError(
             "fwhm_arcmin",
-            f"a beam of at least {_LEAST_PIXELS:g} pixels of {pixel:.3g}′",
+            f"a beam of at least {LEAST_PIXELS:g} pixels of {pixel:.3g}′",
             fwhm_arcmin,
         )
     if not snr > 0:
