@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,9 @@ class BatchFeed:
     """Normalized batches, channels last, of some realizations of a dataset.
 
     The order within epoch e is drawn by (seed, *identity, e), so that (epoch, step) is the whole
-    cursor. Sets below `cache_bytes` are kept in memory, others are read as they are needed.
+    cursor. `noise` is the rms of white noise that is added to the normalized inputs, another in
+    each epoch, and the same each time `in_order`. Sets below `cache_bytes` are kept in memory,
+    others are read as they are needed.
     """
 
     #: Whether a truth is its input's.
@@ -37,8 +40,10 @@ class BatchFeed:
         seed: int,
         identity: Sequence[str | int],
         *,
+        noise: float = 0.0,
         cache_bytes: float = 1e9,
     ) -> None:
+        self.noise = float(noise)
         self.shards, self.normalization = shards, normalization
         self.inputs, self.targets = tuple(inputs), tuple(targets)
         self.realizations = np.unique(np.asarray(realizations, dtype=np.int64))
@@ -67,7 +72,7 @@ class BatchFeed:
             "batch": self.batch,
             "seed": self.seed,
             "identity": self.identity,
-        }
+        } | ({"noise": self.noise} if self.noise else {})
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -84,11 +89,11 @@ class BatchFeed:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, … of an epoch, each of the full size."""
-        return _ahead(self._batch, self._rows(epoch)[start:])
+        return _ahead(partial(self._batch, epoch), self._rows(epoch)[start:])
 
     def in_order(self, start: int = 0) -> Iterator[Batch]:
         """Every realization once, ascending, from batch `start` on; the last may be smaller."""
-        return _ahead(self._batch, self._rows(None)[start:])
+        return _ahead(partial(self._batch, None), self._rows(None)[start:])
 
     def size(self, batch: int) -> int:
         """Realizations in that batch of `in_order`; 0 behind the last."""
@@ -113,10 +118,15 @@ class BatchFeed:
         order = seeds.generator(self.seed, *self.identity, "order", epoch).permutation(count)
         return list(order[: self.steps * self.batch].reshape(self.steps, self.batch))
 
-    def _batch(self, rows: np.ndarray) -> Batch:
+    def _batch(self, epoch: int | None, rows: np.ndarray) -> Batch:
         channels = [self._maps(name, rows) for name in self.inputs]
         targets = {name: self._maps(name, rows)[..., None] for name in self.targets}
-        return np.stack(channels, axis=-1), targets
+        x = np.stack(channels, axis=-1)
+        if self.noise:
+            key = (*self.identity, "noise", "in order" if epoch is None else epoch)
+            for row, number in enumerate(self.realizations[rows]):
+                x[row] += white_noise(self.noise, x[row].shape, self.seed, *key, int(number))
+        return x, targets
 
     def _maps(self, field: str, rows: np.ndarray) -> np.ndarray:
         if not self._cached:
@@ -184,6 +194,12 @@ class UnpairedFeed:
 
 
 Feed = BatchFeed | UnpairedFeed
+
+
+def white_noise(rms: float, shape: tuple[int, ...], seed: int, *identity: str | int) -> np.ndarray:
+    """Independent normal numbers of this rms, float32, drawn by (seed, *identity)."""
+    draw = seeds.generator(seed, *identity).standard_normal(shape, np.float32)
+    return np.float32(rms) * draw
 
 
 def _ahead(make: Callable[[np.ndarray], Batch], rows: Iterable[np.ndarray]) -> Iterator[Batch]:

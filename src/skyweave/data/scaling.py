@@ -10,6 +10,9 @@ from skyweave.errors import UserError
 
 #: Pixels further from the median than this many standard deviations do not count for the scale.
 CLIP = 3.0
+#: Deviations that count as no larger than this many scales, and distances from the edge that are
+#: told apart, in `evened`.
+_FURTHEST, _DEPTHS = 5.0, 12
 #: Standard deviation over median absolute deviation, of a normal law.
 _NORMAL = 1.482602218505602
 
@@ -142,6 +145,30 @@ def match(
         raise UserError(f"patch {patch}", "values that vary", f"{location[patch]:g} in most pixels")
     factor = (stds / scale)[:, None, None]
     return ((maps - location[:, None, None]) * factor + means[:, None, None]).astype(np.float32)
+
+
+def evened(maps: np.ndarray) -> np.ndarray:
+    """Maps (n, y, x) float32 that vary as much at their edges as in their middle.
+
+    What a network makes of a patch varies with the place in it, since patches are brightest and
+    faintest at their edges. Deviations from each map's median are divided by their rms at the same
+    distance from the edge, of all maps, each in units of its own scale (`location_and_scale`) and
+    clipped at `_FURTHEST`; the mean square over the pixels stays.
+    """
+    maps = np.asarray(maps, np.float32)
+    location, scale = (values[:, None, None] for values in location_and_scale(maps))
+    pixels = maps.shape[-1]
+    axis = np.minimum(np.arange(pixels), np.arange(pixels)[::-1])
+    depth = np.minimum(axis[:, None], axis[None, :])
+    total = np.zeros(depth.shape)
+    for image, middle, deviation in zip(maps, location, scale, strict=True):
+        total += np.minimum(np.square((image - middle) / deviation), _FURTHEST**2)
+    deepest = int(depth.max()) + 1
+    edges = np.linspace(0, deepest, min(_DEPTHS, deepest) + 1)
+    ring = np.digitize(depth, edges) - 1
+    power = np.bincount(ring.ravel(), total.ravel()) / np.bincount(ring.ravel())
+    profile = np.interp(depth, (edges[1:] + edges[:-1] - 1) / 2, power / total.mean())
+    return (location + (maps - location) / np.sqrt(profile)).astype(np.float32)
 
 
 def location_and_scale(maps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
