@@ -8,8 +8,15 @@ import healpy
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import ndimage
 
-from skyweave.report.figures import draw_reconstruction, draw_sky, draw_spectra
+from skyweave.report.figures import (
+    draw_foregrounds,
+    draw_full_sky,
+    draw_reconstruction,
+    draw_sky,
+    draw_spectra,
+)
 from skyweave.sky.skymap import SkyMap, write_mask
 from skyweave.statistics.tables import write_table
 from skyweave.statistics.verdicts import verdict, write_verdicts
@@ -215,17 +222,246 @@ def draw_cmb(folder: Path, out: Path) -> None:
     draw_spectra(folder / "spectra.csv", out)
 
 
+def write_foregrounds(folder: Path, pixels: int = 48) -> Path:
+    """A foreground run: a network that is nearer to the truth than Gaussian small scales."""
+    rng = np.random.default_rng(3)
+    folder.mkdir(parents=True, exist_ok=True)
+    count = 6
+    low = 800 * np.exp(0.5 * ndimage.gaussian_filter(random_maps(rng, count, pixels), (0, 3, 3)))
+    ridges = [-np.abs(random_maps(rng, count, pixels)) for _ in range(2)]
+    small = [*ridges, random_maps(rng, count, pixels)]
+    truth, network, gaussian = (low * np.exp(0.3 * (one - one.mean()) / one.std()) for one in small)
+    mask = np.ones_like(low)
+    mask[0, :6, :9] = 0
+    maps = {
+        "input/low": low,
+        "truth/high": truth,
+        "prediction/high": network,
+        "baseline/high": gaussian,
+        "input/mask": mask,
+    }
+    with h5py.File(folder / "predictions.h5", "w") as file:
+        file.attrs["size_deg"] = 20.0
+        file["realizations"] = np.array([3, 8, 21, 40, 41, 60])
+        for name, values in maps.items():
+            file.create_dataset(name, data=values.astype("f4"))
+            file[name].attrs["unit"] = "" if name == "input/mask" else "uK_CMB"
+    write_table(folder / "metrics.csv", _small_scale_metrics())
+    write_table(folder / "curves.csv", _small_scale_curves())
+    write_table(folder / "scores.csv", _small_scale_scores())
+    nearest = [
+        {
+            "realization": place,
+            "method": method,
+            "nearest": 100 + place,
+            "correlation": float(np.clip(rng.normal(level, 0.06), 0, 1)),
+        }
+        for method, level in (("truth", 0.34), ("network", 0.31))
+        for place in range(24)
+    ]
+    write_table(folder / "nearest.csv", pd.DataFrame(nearest))
+    history = _adversarial_history()
+    write_table(folder / "history.csv", history)
+    write_table(folder / "sweep.csv", _overlap_sweep(picked=15))
+    verdicts = [
+        verdict("overlap of V0 of the ratio: network − Gaussian", 0.11, 0.0, ">"),
+        verdict("spectrum within 10 %", 0.14, 0.1, "<", note="largest relative difference"),
+    ]
+    write_verdicts(folder / "verdicts.json", verdicts)
+    card = {"network": "forse", "parameters": 1234567, "inputs": ["low"], "outputs": ["ratio"]}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def _small_scale_metrics() -> pd.DataFrame:
+    ell = np.arange(60, 1400, 60.0)
+    frames = []
+
+    def add(method: str, statistic: str, value: np.ndarray, error: object = np.nan) -> None:
+        frame = {"method": method, "statistic": statistic, "ell": ell, "value": value}
+        frames.append(pd.DataFrame(frame | {"error": error}))
+
+    beams = {"input": 80, "truth": 12, "network": 12, "gaussian": 12}
+    for method, arcmin in beams.items():
+        window = np.exp(-((ell * np.radians(arcmin / 60)) ** 2) / 5.545)
+        tilt = {"network": (ell / 60) ** -0.06, "gaussian": (ell / 60) ** 0.02}.get(method, 1.0)
+        cl = 2e4 * (ell / 80) ** -2.5 * window * tilt
+        for percent, factor in ((16, 0.5), (50, 0.9), (84, 1.6)):
+            add(method, f"cl_p{percent}", factor * cl)
+        add(method, "cl", cl, 0.15 * cl)
+    for method, level in {"truth": 1.0, "network": 0.8, "gaussian": 0.02}.items():
+        for shape, slope in (("equilateral", -4.6), ("squeezed", -2.6)):
+            value = 2e-4 * level * (ell / 60) ** slope
+            add(method, f"bispectrum_{shape}", value, 4e-5 * (ell / 60) ** slope)
+        r_ell = (0.15 * level) + (1 - 0.15 * level) / (1 + np.exp((ell - 220) / 50))
+        add(method, "input_correlation", r_ell, 0.02)
+    return pd.concat(frames).assign(run="forse", split="test", field="high", n=6)
+
+
+def _small_scale_curves() -> pd.DataFrame:
+    """Minkowski functionals and densities that are lopsided but for Gaussian small scales."""
+    minkowski = _minkowski()
+    named = {("high", "truth"): "high", ("ratio", "truth"): "ratio"}
+    named |= {(field, "gaussian"): "gaussian" for field in ("high", "ratio")}
+    frames = []
+    nu = np.linspace(-0.95, 0.95, 20)
+    for (field, method), source in named.items():
+        frames.append(minkowski[minkowski["field"] == source].assign(field=field, method=method))
+        density = np.exp(-(((nu + (0.4 if method == "truth" else 0.0)) / 0.35) ** 2) / 2) / 0.88
+        frame = {"threshold": nu, "value": density, "error": 0.03 * density, "std": 0.1 * density}
+        one_point = pd.DataFrame(frame).assign(statistic="one_point", field=field, method=method)
+        frames.append(one_point)
+        if method == "truth":
+            network = pd.concat(frames[-2:]).assign(method="network")
+            frames.append(network.assign(value=0.95 * network["value"]))
+    columns = ["split", "field", "method", "statistic", "threshold", "value", "error", "std", "n"]
+    rows = pd.concat(frames).assign(split="test", n=6)
+    return rows[columns].assign(run="forse")
+
+
+def _small_scale_scores() -> pd.DataFrame:
+    nan = np.nan
+    rows = []
+    for field in ("ratio", "high"):
+        for v in ("v0", "v1", "v2"):
+            rows.append((field, "network", f"overlap_{v}", 0.81, 0.04, 0.9, 0.84))
+            rows.append((field, "gaussian", f"overlap_{v}", 0.52, 0.05, 0.9, 0.84))
+            rows.append((field, "network", f"distance_{v}", 0.3, 0.02, nan, nan))
+            rows.append((field, "gaussian", f"distance_{v}", 1.1, 0.08, nan, nan))
+    for statistic, network, gaussian in (
+        ("one_point", 0.031, 0.22),
+        ("spectrum", 0.05, 0.02),
+        ("bispectrum_equilateral", 0.4, 2.8),
+        ("bispectrum_squeezed", 0.00035, 0.0021),
+        ("input_correlation", 0.02, nan),
+    ):
+        rows.append(("high", "network", statistic, network, 0.1 * network, nan, nan))
+        rows.append(("high", "gaussian", statistic, gaussian, nan, nan, nan))
+    columns = ["field", "method", "statistic", "value", "error", "ceiling", "ceiling_low"]
+    return pd.DataFrame(rows, columns=columns).assign(run="forse", split="test", n=6)
+
+
+def _adversarial_history() -> pd.DataFrame:
+    """The generator alone for two epochs: neither network's adversarial loss is known then."""
+    epoch = np.arange(1, 41)
+    gap = np.where(epoch > 2, np.exp(-epoch / 15), np.nan)
+    wave = 0.05 * np.sin(epoch)
+    history = {
+        "epoch": epoch,
+        "loss": 0.7 + gap,
+        "val_loss": np.where(epoch > 2, 0.75 + gap, np.nan),
+    }
+    for prefix, more in (("loss_", 0.0), ("val_loss_", 0.04)):
+        history |= {
+            f"{prefix}adversarial": 0.7 + gap * (1 + wave) + more,
+            f"{prefix}discriminator": 0.66 - 0.4 * gap + wave / 3 + more,
+            f"{prefix}right_on_real": 0.52 + 0.4 * gap + wave - more,
+            f"{prefix}right_on_made": 0.53 + 0.45 * gap - wave - more,
+        }
+    return pd.DataFrame(history | {"learning_rate": 1e-4})
+
+
+def _overlap_sweep(picked: int) -> pd.DataFrame:
+    epoch = np.arange(5, 41, 5)
+    rows = [
+        (number, "superposition", field, level - 0.0004 * (number - picked) ** 2)
+        for number in epoch
+        for field, level in (("v0", 0.85), ("v1", 0.8), ("v2", 0.72), ("all", 0.79))
+    ]
+    sweep = pd.DataFrame(rows, columns=["epoch", "statistic", "field", "value"])
+    return sweep.assign(picked=(sweep["epoch"] == picked).astype(int))
+
+
+def write_full_sky(
+    folder: Path, polarized: bool = True, realizations: int = 2, nside: int = 32
+) -> Path:
+    """A full sky with small scales, the large ones, their tables, and a mask beside them."""
+    rng = np.random.default_rng(4)
+    folder.mkdir(parents=True, exist_ok=True)
+    npix = 12 * nside**2
+    lon, lat = np.radians(healpy.pix2ang(nside, np.arange(npix), lonlat=True))
+    dust = 900 / (0.03 + np.abs(np.sin(lat))) * (1 + 0.3 * np.cos(2 * lon))
+    large = [dust]
+    if polarized:
+        large += [0.05 * dust * np.cos(3 * lon), 0.05 * dust * np.sin(3 * lon)]
+    small = [0.1 * np.abs(values) * rng.standard_normal(npix) for values in large]
+    sky = [values + added for values, added in zip(large, small, strict=True)]
+    for values in (*sky, *large):
+        values[:220] = np.nan
+    _healpix(folder / "sky_0.fits", sky)
+    _healpix(folder / "large.fits", large)
+    if realizations > 1:
+        _healpix(folder / "spread.fits", [np.abs(values) for values in small])
+    write_mask(folder / "mask.fits", np.abs(np.degrees(lat)) > 15)
+    write_table(folder / "spectra.csv", _full_sky_spectra(polarized))
+    if realizations > 1:
+        write_table(folder / "realizations.csv", _full_sky_realizations(polarized))
+    verdicts = [verdict("large scales are kept: correlation below ell 100", 0.999, 0.99, ">")]
+    write_verdicts(folder / "verdicts.json", verdicts)
+    return folder
+
+
+def _healpix(path: Path, maps: list[np.ndarray]) -> None:
+    """As healpy writes maps that have no data in places."""
+    filled = [np.where(np.isfinite(values), values, healpy.UNSEEN) for values in maps]
+    columns = ["TEMPERATURE", "Q_POLARISATION", "U_POLARISATION"][: len(maps)]
+    units = ["uK_CMB"] * len(maps)
+    healpy.write_map(
+        path, filled, dtype=np.float32, column_names=columns, column_units=units, overwrite=True
+    )
+
+
+def _full_sky_spectra(polarized: bool) -> pd.DataFrame:
+    ell = np.geomspace(12, 3000, 26)
+    frames = []
+    levels = {"tt": 2e4, **({"ee": 60.0, "bb": 32.0} if polarized else {})}
+    for field, level in levels.items():
+        full = level * (ell / 80) ** -2.5
+        cut = np.exp(-((ell * np.radians(80 / 60)) ** 2) / 5.545)
+        for method, cl in (("input", full * cut), ("network", 0.95 * full), ("map", full)):
+            frame = {"field": field, "method": method, "ell": ell, "value": cl}
+            frames.append(pd.DataFrame(frame | {"error": 0.1 * cl if method == "network" else 0.0}))
+    if polarized:
+        for method, value in (("input", 0.53), ("network", 0.6)):
+            frame = {"ell": ell, "value": value + 0.02 * np.sin(ell), "error": 0.03}
+            frames.append(pd.DataFrame(frame).assign(field="bb_over_ee", method=method))
+    return pd.concat(frames).assign(run="forse", statistic="cl", n=1)
+
+
+def _full_sky_realizations(polarized: bool) -> pd.DataFrame:
+    ell = np.geomspace(12, 3000, 26)
+    frames = []
+    for number, field in enumerate(("tt", "ee", "bb")[: 3 if polarized else 1], start=1):
+        given = 1 / (1 + (ell / 200) ** 3)
+        scatter, copied = 0.03 * number * (1 - given), 0.1 * number * given
+        for statistic, value in (("spread", scatter), ("cross", copied)):
+            frame = {"field": field, "statistic": statistic, "ell": ell, "value": value}
+            frames.append(pd.DataFrame(frame))
+    return pd.concat(frames).assign(run="forse", n=2)
+
+
+def draw_made_sky(folder: Path, out: Path) -> None:
+    """Figures of what `write_full_sky` wrote."""
+    draw_full_sky(folder, folder / "mask.fits", out)
+
+
 _DRAWN: dict[str, Path] = {}
 
 
-def drawn(factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A folder of each kind (run, sky, cmb) with its figures, drawn once a test run."""
-    if not _DRAWN:
-        for kind, (write, draw) in {
-            "run": (write_run, draw_reconstruction),
-            "sky": (write_sky, draw_sky),
-            "cmb": (write_cmb, draw_cmb),
-        }.items():
+_KINDS = {
+    "run": (write_run, draw_reconstruction),
+    "foregrounds": (write_foregrounds, draw_foregrounds),
+    "full_sky": (write_full_sky, draw_made_sky),
+    "sky": (write_sky, draw_sky),
+    "cmb": (write_cmb, draw_cmb),
+}
+
+
+def drawn(factory: pytest.TempPathFactory, *kinds: str) -> dict[str, Path]:
+    """A folder of each kind, or of some, with its figures, drawn once a test run."""
+    for kind in kinds or _KINDS:
+        if kind not in _DRAWN:
+            write, draw = _KINDS[kind]
             folder = write(factory.mktemp("drawn") / kind)
             draw(folder, folder / "figures")
             _DRAWN[kind] = folder
@@ -256,6 +492,12 @@ SETTINGS = {
             "targets": ["tau", "e_prim", "kappa"],
             "network": {"name": "resunet_cmb", "width": 0.25},
             "training": {"epochs": 20, "batch": 32},
-        }
+        },
+        "forse": {
+            "task": "foregrounds",
+            "dataset": "dust",
+            "network": {"name": "forse"},
+            "training": {"epochs": 40, "batch": 16},
+        },
     },
 }

@@ -30,6 +30,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "runs": [("resunet", drawn["run"])],
         "sky": [("dust", drawn["sky"])],
         "cmb": [("cmb", drawn["cmb"])],
+        "foregrounds": [("forse", drawn["foregrounds"])],
+        "full_sky": [("forse", drawn["full_sky"])],
         "versions": {"python": "3.12", "skyweave": "0.1.0"},
     }
 
@@ -45,7 +47,7 @@ def page(study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
 def own(study: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A copy of the study whose files a test may change."""
     copy = dict(study)
-    for kind in ("runs", "sky", "cmb"):
+    for kind in ("runs", "sky", "cmb", "foregrounds", "full_sky"):
         copy[kind] = [(name, tmp_path / kind / name) for name, _ in study[kind]]
         for (_, old), (_, new) in zip(study[kind], copy[kind], strict=True):
             shutil.copytree(old, new)
@@ -110,7 +112,7 @@ def test_each_figure_has_title_caption_alternative_text_and_table(
 ) -> None:
     html = page.read_text(encoding="utf-8")
     figures = re.findall(r"<figure .*?</figure>", html, re.DOTALL)
-    assert len(figures) == 5 + 5 + 1
+    assert len(figures) == 5 + 8 + 6 + 5 + 1
     for figure in figures:
         inside = Elements(figure)
         assert inside.texts("h4")[0]
@@ -123,7 +125,8 @@ def test_each_figure_has_title_caption_alternative_text_and_table(
         if kind == "data:application/gzip":
             assert (link["download"] or "").endswith(".csv.gz")
             csv = gzip.decompress(csv)
-        folder = {"run": "runs", "sky": "sky", "cmb": "cmb"}[(link["download"] or "")[:3]]
+        kind = (link["download"] or "").partition("-")[0]
+        folder = "runs" if kind == "run" else kind
         name = re.sub(r"^\w+-\w+-|\.gz$", "", link["download"] or "")
         assert csv == (study[folder][0][1] / "figures" / name).read_bytes()
 
@@ -132,14 +135,25 @@ def test_verdicts_are_all_there_and_failures_say_so(elements: Elements, page: Pa
     html = page.read_text(encoding="utf-8")
     rows = re.findall(r'<tr role="row" class="verdict">.*?</tr>', html, re.DOTALL)
     words = [re.search(r">(PASS|FAIL)<", row)[1] for row in rows]  # type: ignore[index]
-    assert words == ["FAIL", "FAIL", "PASS", "PASS"]
+    assert words == ["FAIL"] * 3 + ["PASS"] * 4
     assert "tau: pixel correlation" in rows[0]
     assert "0.11" in rows[0]
     assert "&gt; 0.3" in rows[0]
-    assert "2 of 4 checks fail." in elements.texts("strong")
+    assert "3 of 7 checks fail." in elements.texts("strong")
     # A value that could not be computed is a failure that shows no number.
     assert "value is nan" in rows[1]
     assert "–" in rows[1]
+
+
+def test_a_run_and_its_sky_are_told_apart_in_the_checks(page: Path) -> None:
+    html = page.read_text(encoding="utf-8")
+    links = set(re.findall(r'data-label="Of"><a href="#([^"]+)">([^<]+)</a>', html))
+    assert links == {
+        ("run-resunet", "Run resunet"),
+        ("foregrounds-forse", "Run forse"),
+        ("full_sky-forse", "Sky of forse"),
+        ("sky-dust", "Dataset dust"),
+    }
 
 
 def test_what_the_user_wrote_is_escaped(page: Path) -> None:
@@ -155,6 +169,10 @@ def test_what_ran_is_told(elements: Elements) -> None:
     assert "train 80, validation 10, test 10" in cells
     assert "train 5, validation 1, test 2" in cells
     assert "0.9200 ± 0.0100" in cells
+    assert "0.81 ± 0.04" in cells
+    assert "0.9 (97.5 % above 0.84)" in cells
+    assert "40 of at most 40" in cells
+    assert "dust, low resolution" in cells
     settings = "".join(elements.texts("pre"))
     assert "seed: 2026" in settings
     assert "parameters: 5292367" in settings
@@ -177,16 +195,18 @@ def test_same_inputs_give_the_same_page(page: Path, study: dict[str, Any], tmp_p
 
 
 def test_a_study_that_passes_says_so(own: dict[str, Any], tmp_path: Path) -> None:
-    path = own["runs"][0][1] / "verdicts.json"
-    write_verdicts(path, [{**entry, "passed": True} for entry in read_verdicts(path)])
+    for kind in ("runs", "foregrounds"):
+        path = own[kind][0][1] / "verdicts.json"
+        write_verdicts(path, [{**entry, "passed": True} for entry in read_verdicts(path)])
     build_report(tmp_path / "index.html", **own)
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "All 4 checks pass." in html
+    assert "All 7 checks pass." in html
     assert "FAIL" not in html
 
 
 def test_only_simulations_make_a_page(study: dict[str, Any], tmp_path: Path) -> None:
-    build_report(tmp_path / "index.html", **{**study, "runs": [], "sky": []})
+    only = {key: study[key] for key in ("study", "cmb", "versions")}
+    build_report(tmp_path / "index.html", runs=[], sky=[], **only)
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "No check was made." in html
     assert html.count("<figure ") == 1
@@ -201,6 +221,12 @@ def test_only_simulations_make_a_page(study: dict[str, Any], tmp_path: Path) -> 
         ("runs", "history.csv"),
         ("runs", "figures/figures.json"),
         ("runs", "figures/transfer.svg"),
+        ("foregrounds", "verdicts.json"),
+        ("foregrounds", "scores.csv"),
+        ("foregrounds", "card.json"),
+        ("foregrounds", "figures/nearest.csv"),
+        ("full_sky", "verdicts.json"),
+        ("full_sky", "figures/map.png"),
         ("sky", "verdicts.json"),
         ("sky", "places.csv"),
         ("sky", "figures/minkowski.csv"),

@@ -1,7 +1,15 @@
 """The figures of a study: one function a kind of folder."""
 
 from skyweave.report.cmb import draw_spectra
+from skyweave.report.foregrounds import draw_foregrounds
+from skyweave.report.full_sky import draw_full_sky
 from skyweave.report.reconstruction import draw_reconstruction
 from skyweave.report.sky import draw_sky
 
-__all__ = ["draw_reconstruction", "draw_sky", "draw_spectra"]
+__all__ = [
+    "draw_foregrounds",
+    "draw_full_sky",
+    "draw_reconstruction",
+    "draw_sky",
+    "draw_spectra",
+]

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 WIDTH, HEIGHT = 2 * np.sqrt(2), np.sqrt(2)  # half axes of the ellipse
+EXTENT = (-WIDTH, WIDTH, -HEIGHT, HEIGHT)  # left, right, bottom, top
 
 
 def project(lon: ArrayLike, lat: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -50,5 +51,6 @@ def sample(values: np.ndarray, width: int) -> np.ndarray:
     plane = np.full(lon.shape, np.nan)
     pixels = healpy.ang2pix(healpy.get_nside(values), lon[inside], lat[inside], lonlat=True)
     plane[inside] = values[pixels]
-    plane[plane == healpy.UNSEEN] = np.nan
+    # In float32, which the map may be in, the mark is another number.
+    plane[healpy.mask_bad(plane)] = np.nan
     return plane

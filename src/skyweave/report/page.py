@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from skyweave.errors import UserError
 from skyweave.files import write_text
 from skyweave.report import embed, read
-from skyweave.report.summary import dataset_row, run_row, scores
+from skyweave.report.summary import dataset_row, run_row, scores, small_scales
 from skyweave.statistics.verdicts import read_verdicts
 
 Named = Sequence[tuple[str, str | Path]]
@@ -26,37 +26,44 @@ def build_report(
     sky: Named,
     cmb: Named,
     versions: Mapping[str, str],
+    foregrounds: Named = (),
+    full_sky: Named = (),
 ) -> None:
     """Write the report of a study to `out_path`, atomically; the same inputs give the same bytes.
 
     `study` holds the settings (`seed`, `datasets`, `runs`) as plain values. `runs`, `sky` and `cmb`
-    name reconstruction runs, sky datasets and CMB datasets with the folders that hold their tables,
-    verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset may be absent. Raises
-    `UserError` for a missing or broken file.
+    name reconstruction runs, sky datasets and CMB datasets, `foregrounds` foreground runs and
+    `full_sky` skies that they made, with the folders that hold their tables, verdicts.json and
+    ``figures/figures.json``; verdicts of a CMB dataset may be absent. Raises `UserError` for a
+    missing or broken file.
     """
     if not isinstance(study.get("datasets"), Mapping):
         raise UserError("study", "settings with `datasets`", ", ".join(study) or "none")
+    given = {"run": runs, "foregrounds": foregrounds, "full_sky": full_sky, "sky": sky, "cmb": cmb}
     folders = {
-        kind: [(name, Path(folder)) for name, folder in named]
-        for kind, named in (("run", runs), ("sky", sky), ("cmb", cmb))
+        kind: [(name, Path(folder)) for name, folder in named] for kind, named in given.items()
     }
+    trained = [(kind, *one) for kind in ("run", "foregrounds") for one in folders[kind]]
     context = {
         "study": study,
         "versions": versions,
         "style": _text("style.css"),
         "icon": embed.data_uri(_text("icon.svg").encode(), "image/svg+xml"),
         "checks": _checks(folders),
-        "run_rows": [run_row(name, folder, study) for name, folder in folders["run"]],
+        "run_rows": [run_row(kind, name, folder, study) for kind, name, folder in trained],
         "dataset_rows": [
             dataset_row(kind, name, folder, study)
             for kind in ("cmb", "sky")
             for name, folder in folders[kind]
         ],
         "scores": [row for name, folder in folders["run"] for row in scores(name, folder)],
+        "small_scales": [
+            row for name, folder in folders["foregrounds"] for row in small_scales(name, folder)
+        ],
         "sections": [_section(kind, folders[kind]) for kind in _TITLES if folders[kind]],
         "settings": _yaml(study),
         "cards": [
-            (name, _yaml(read.document(folder / "card.json"))) for name, folder in folders["run"]
+            (name, _yaml(read.document(folder / "card.json"))) for _, name, folder in trained
         ],
     }
     environment = jinja2.Environment(
@@ -72,13 +79,15 @@ def build_report(
 
 _TITLES = {
     "run": ("Reconstruction", "Run"),
+    "foregrounds": ("Foregrounds", "Run"),
+    "full_sky": ("Full sky", "Sky of"),
     "sky": ("Sky", "Dataset"),
     "cmb": ("Simulated CMB", "Dataset"),
 }
 
 
 def _section(kind: str, named: Sequence[tuple[str, Path]]) -> dict[str, Any]:
-    """Title, anchor and parts of a section, one part a run or dataset."""
+    """Title, anchor and parts of a section, one part a run, sky or dataset."""
     parts = [
         {
             "name": name,
@@ -92,7 +101,7 @@ def _section(kind: str, named: Sequence[tuple[str, Path]]) -> dict[str, Any]:
 
 
 def _checks(folders: Mapping[str, Sequence[tuple[str, Path]]]) -> list[dict[str, Any]]:
-    """All verdicts, those that failed first, each with the run or dataset that it judges."""
+    """All verdicts, those that failed first, each with the run, sky or dataset that it judges."""
     found = []
     for kind, named in folders.items():
         for name, folder in named:
@@ -100,7 +109,8 @@ def _checks(folders: Mapping[str, Sequence[tuple[str, Path]]]) -> list[dict[str,
             if kind == "cmb" and not path.exists():
                 continue
             found += [
-                {**entry, "of": name, "anchor": f"{kind}-{name}"} for entry in read_verdicts(path)
+                {**entry, "of": f"{_TITLES[kind][1]} {name}", "anchor": f"{kind}-{name}"}
+                for entry in read_verdicts(path)
             ]
     return sorted(found, key=lambda entry: bool(entry["passed"]))
 

@@ -136,15 +136,92 @@ def patches(path: Path, count: int) -> Patches:
                 raise UserError(path, "datasets high, low, mask", list(file))
             if "size_deg" not in file.attrs:
                 raise UserError(path, "the attribute size_deg", list(file.attrs))
-            total = len(file["high"])
-            if not total:
-                raise UserError(path, "at least one patch", "none")
-            index = tuple(sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}))
+            index = _spread(path, len(file["high"]), count)
             low, high, mask = (file[name][list(index)] for name in ("low", "high", "mask"))
             unit = _text(file["high"].attrs.get("unit", ""))
             return Patches(low, high, mask, float(file.attrs["size_deg"]), index, unit)
     except OSError as error:
         raise UserError(path, "an HDF5 file", error) from None
+
+
+@dataclass(frozen=True)
+class SmallScales:
+    """A few test patches of a foreground run: maps (n, y, x), side in degrees, place numbers."""
+
+    low: np.ndarray
+    truth: np.ndarray
+    network: np.ndarray
+    gaussian: np.ndarray
+    mask: np.ndarray
+    size_deg: float
+    realizations: tuple[int, ...]
+    unit: str
+
+
+_SMALL_SCALES = {
+    "low": "input/low",
+    "truth": "truth/high",
+    "network": "prediction/high",
+    "gaussian": "baseline/high",
+    "mask": "input/mask",
+}
+
+
+def small_scales(path: Path, count: int) -> SmallScales:
+    """`count` patches spread evenly over a foreground run's predictions.h5.
+
+    Raises `UserError` for a missing or broken file.
+    """
+    _exists(path)
+    try:
+        with h5py.File(path) as file:
+            missing = [name for name in _SMALL_SCALES.values() if name not in file]
+            if missing:
+                raise UserError(path, f"datasets {', '.join(_SMALL_SCALES.values())}", list(file))
+            if "size_deg" not in file.attrs or "realizations" not in file:
+                raise UserError(path, "size_deg and realizations", [*file.attrs, *file])
+            index = list(_spread(path, len(file["truth/high"]), count))
+            return SmallScales(
+                **{key: file[name][index] for key, name in _SMALL_SCALES.items()},
+                size_deg=float(file.attrs["size_deg"]),
+                realizations=tuple(int(place) for place in file["realizations"][index]),
+                unit=_text(file["truth/high"].attrs.get("unit", "")),
+            )
+    except OSError as error:
+        raise UserError(path, "an HDF5 file", error) from None
+
+
+@dataclass(frozen=True)
+class Stokes:
+    """HEALPix maps {T[, Q, U]: (npix,) float32}, RING, NaN where there are no data, and unit."""
+
+    maps: dict[str, np.ndarray]
+    unit: str
+
+
+def stokes(path: Path) -> Stokes:
+    """T, or T, Q and U, of a HEALPix file in RING order; `UserError` when it has neither."""
+    import healpy
+
+    _exists(path)
+    try:
+        found, header = healpy.read_map(path, field=None, h=True, dtype=np.float32)
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise UserError(path, "a HEALPix map", str(error).splitlines()[0]) from None
+    columns = np.atleast_2d(found)
+    if len(columns) not in (1, 3):
+        raise UserError(path, "the columns T, or T, Q and U", f"{len(columns)} columns")
+    for values in columns:
+        values[values == healpy.UNSEEN] = np.nan
+    maps = dict(zip("TQU"[: len(columns)], columns, strict=True))
+    return Stokes(maps, str(dict(header).get("TUNIT1", "")).strip())
+
+
+def _spread(path: Path, total: int, count: int) -> tuple[int, ...]:
+    """Up to `count` of `total` indices, evenly."""
+    if not total:
+        raise UserError(path, "at least one patch", "none")
+    return tuple(sorted({int(i) for i in np.linspace(0, total - 1, min(count, total))}))
 
 
 def _text(value: Any) -> str:

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from skyweave.errors import UserError
 from skyweave.report import read
 from skyweave.report.examples import examples
-from skyweave.report.losses import loss
+from skyweave.report.losses import loss, picked
 from skyweave.report.record import Drawn, write
 from skyweave.report.style import (
     BLACK,
@@ -44,7 +44,7 @@ def draw_reconstruction(run_folder: str | Path, out_folder: str | Path) -> None:
     run, out = Path(run_folder), Path(out_folder)
     metrics = of_test_split(read.table(run / "metrics.csv", METRIC_COLUMNS))
     history = read.table(run / "history.csv", ("epoch", "loss", "val_loss"))
-    picked, picked_by = _picked(run / "sweep.csv", history)
+    kept, picked_by = picked(run / "sweep.csv", history)
     for statistic in ("correlation", "transfer", "power_truth"):
         if statistic not in set(metrics["statistic"]):
             raise UserError(run / "metrics.csv", f"rows of the statistic {statistic!r}", "none")
@@ -100,33 +100,10 @@ def draw_reconstruction(run_folder: str | Path, out_folder: str | Path) -> None:
             "while the training loss falls is overfitting.",
             f"Training and validation loss over {len(history)} epochs, the validation loss of "
             "each output, and the learning rate.",
-            loss(history, picked, out / "loss.svg"),
+            loss(history, kept, out / "loss.svg"),
         ),
     ]
     write(out, "reconstruction", drawn)
-
-
-_PICKED_BY = {
-    "val_loss": "its validation loss is the least",
-    "epoch": "it is the last",
-    "pixel_correlation": "its correlation with the truths of the validation set is the largest, "
-    "pixel by pixel",
-    "correlation": "its correlation with the truths of the validation set is the largest, over "
-    "the bands of multipole that count",
-    "transfer": "its transfer function on the validation set is the closest to 1, over the bands "
-    "of multipole that count",
-    "residual": "its power of prediction − truth on the validation set is the least, over the "
-    "bands of multipole that count",
-}
-
-
-def _picked(path: Path, history: pd.DataFrame) -> tuple[int, str]:
-    """The epoch whose network was kept, and why, in words."""
-    sweep = read.table(path, ("epoch", "statistic", "picked"))
-    rows = sweep[(sweep["picked"] == 1) & sweep["epoch"].isin(history["epoch"])]
-    if rows.empty or rows["statistic"].iloc[0] not in _PICKED_BY:
-        raise UserError(path, "an epoch of the history that was picked by a known one", "none")
-    return int(rows["epoch"].iloc[0]), _PICKED_BY[rows["statistic"].iloc[0]]
 
 
 def of_test_split(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,8 @@ _FIELDS = {  # label, colour, marker, line
     "gaussian_ratio": ("Gaussian control of the ratio", GREEN, "s", "--"),
     "theory": ("Gaussian theory", BLACK, "", ":"),
 }
-_FUNCTIONALS = {
+#: Labels of the Minkowski functionals on axes.
+FUNCTIONALS = {
     "v0": r"area fraction $V_0$",
     "v1": r"boundary length $V_1$",
     "v2": r"Euler characteristic $V_2$",
@@ -192,7 +193,7 @@ def minkowski(functionals: pd.DataFrame, path: Path) -> pd.DataFrame:
     size = (10.8, 2.9 * len(rows) + 0.4)
     with canvas(path, len(rows), 3, size=size, sharex=True) as (figure, axes):
         for row, (title, part) in enumerate(rows):
-            for column, (statistic, name) in enumerate(_FUNCTIONALS.items()):
+            for column, (statistic, name) in enumerate(FUNCTIONALS.items()):
                 ax = axes.item(row, column)
                 _bands(ax, part[part["statistic"] == statistic].sort_values("threshold"))
                 ax.set_ylabel(name)

@@ -39,16 +39,19 @@ def full_sky(sky: np.ndarray, mask: np.ndarray, unit: str, path: Path) -> None:
     edge = np.ma.masked_invalid(mollweide.sample(mask, PLANE))
     with canvas(path, size=(9.2, 5.3)) as (figure, axes):
         ax = axes[0, 0]
-        image = ax.imshow(plane, extent=_EXTENT, origin="lower", cmap="cividis", norm=_norm(plane))
-        ax.contour(edge, levels=[0.5], extent=_EXTENT, colors="white", linewidths=1.1)
-        _graticule(ax, "white")
+        image = ax.imshow(
+            plane,
+            extent=mollweide.EXTENT,
+            origin="lower",
+            cmap="cividis",
+            norm=brightness_norm(plane),
+        )
+        ax.contour(edge, levels=[0.5], extent=mollweide.EXTENT, colors="white", linewidths=1.1)
+        graticule(ax, "white")
         bar = figure.colorbar(
             image, ax=ax, orientation="horizontal", shrink=0.5, aspect=36, pad=0.02, extend="both"
         )
         bar.set_label(UNITS.get(unit, unit))
-
-
-_EXTENT = (-mollweide.WIDTH, mollweide.WIDTH, -mollweide.HEIGHT, mollweide.HEIGHT)
 
 
 def patch_places(
@@ -59,8 +62,8 @@ def patch_places(
     with canvas(path, size=(9.2, 4.9)) as (_, axes):
         ax = axes[0, 0]
         grey = ListedColormap(["#d1d5db", "#ffffff"])
-        ax.imshow(plane, extent=_EXTENT, origin="lower", cmap=grey, vmin=0, vmax=1)
-        _graticule(ax, GREY)
+        ax.imshow(plane, extent=mollweide.EXTENT, origin="lower", cmap=grey, vmin=0, vmax=1)
+        graticule(ax, GREY)
         for split, part in places.groupby("split", sort=False):
             colour, marker = _SPLITS.get(str(split), (GREEN, "D"))
             for lon, lat in zip(part["lon"], part["lat"], strict=True):
@@ -80,7 +83,7 @@ def example_patches(shown: Patches, places: pd.DataFrame, path: Path) -> pd.Data
     record = []
     with canvas(path, 2, count, size=(2.45 * count + 0.3, 4.9)) as (figure, axes):
         for column, number in enumerate(shown.index):
-            norm = _norm(shown.high[column])
+            norm = brightness_norm(shown.high[column])
             place = places.iloc[number] if number < len(places) else None
             for row, (name, maps) in enumerate((("low", shown.low), ("high", shown.high))):
                 ax = axes[row, column]
@@ -127,7 +130,7 @@ def _place(place: pd.Series) -> str:
     return f"$l$ = {place['lon']:.0f}°, $b$ = {lat}°\n{place['split']}"
 
 
-def _norm(values: np.ndarray) -> Normalize:
+def brightness_norm(values: np.ndarray) -> Normalize:
     """Logarithmic between the 0.5 and 99.5 percentiles; asinh where not all are positive."""
     finite = values[np.isfinite(values)]
     if not finite.size:
@@ -140,7 +143,7 @@ def _norm(values: np.ndarray) -> Normalize:
     return AsinhNorm(linear_width=max(float(np.median(np.abs(finite))), 1e-30), vmin=low, vmax=high)
 
 
-def _graticule(ax: Axes, colour: str) -> None:
+def graticule(ax: Axes, colour: str) -> None:
     """Outline, and meridians and parallels every 60 and 30 degrees, of the Mollweide plane."""
     along = np.linspace(-179.9, 179.9, 181)
     style: dict[str, Any] = {"color": colour, "lw": 0.5, "alpha": 0.45}

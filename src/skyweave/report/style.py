@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -24,6 +25,9 @@ GREY = "#6b7280"
 METHODS = {  # label, colour, marker, line
     "network": ("network", BLUE, "o", "-"),
     "analytic_eb": ("analytic E/B", ORANGE, "s", "--"),
+    "gaussian": ("Gaussian small scales", ORANGE, "s", "--"),
+    "truth": ("truth", BLACK, "", "-"),
+    "input": ("low resolution", PINK, "D", "-."),
 }
 SPARE = [(GREEN, "^", "-."), (PINK, "D", ":"), (RED, "v", "--"), (SKY, "P", "-")]
 
@@ -35,6 +39,9 @@ FIELDS = {
     "kappa": r"convergence $\kappa$",
     "tau": r"optical depth $\tau$",
     "alpha": r"rotation angle $\alpha$",
+    "low": "dust, low resolution",
+    "high": "dust, high resolution",
+    "ratio": "dust, ratio high / low",
 }
 UNITS = {"uK_CMB": "µK", "uK": "µK", "rad": "rad", "": ""}
 
@@ -125,6 +132,18 @@ def symmetric_limit(*maps: np.ndarray) -> float:
     values = np.concatenate([np.abs(one[np.isfinite(one)]).ravel() for one in maps])
     limit = float(np.percentile(values, 99.5)) if values.size else 0.0
     return limit or 1.0
+
+
+def lifted(values: np.ndarray, norm: Normalize) -> np.ndarray:
+    """Values no lower than a scale's end: those that have no logarithm would leave holes."""
+    return np.maximum(values, ends(norm)[0])
+
+
+def ends(norm: Normalize) -> tuple[float, float]:
+    """Lowest and highest value of a colour scale that has both."""
+    if norm.vmin is None or norm.vmax is None:
+        raise ValueError("the scale has no ends")
+    return float(norm.vmin), float(norm.vmax)
 
 
 def log_ell(ax: Axes) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 from skyweave.data.split import SPLITS
 from skyweave.report import read
 from skyweave.report.embed import number
+from skyweave.report.foregrounds import SCORE_COLUMNS
 from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
 from skyweave.report.style import plain_field
 
 _SCREENS = ("reionization", "lensing")
 
 
-def run_row(name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]:
-    """Dataset, fields, network and training of a run, in words."""
+def run_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]:
+    """Dataset, fields, network and training of a run of a kind (``run``, ``foregrounds``)."""
     settings = study.get("runs", {}).get(name, {})
     card = read.document(folder / "card.json")
     history = read.table(folder / "history.csv", ("epoch",))
@@ -23,7 +24,7 @@ def run_row(name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]
     parameters = card.get("parameters")
     return {
         "name": name,
-        "anchor": f"run-{name}",
+        "anchor": f"{kind}-{name}",
         "dataset": settings.get("dataset", "–"),
         "inputs": _fields(settings.get("inputs", card.get("inputs", ()))),
         "outputs": _fields(settings.get("targets", card.get("outputs", ()))),
@@ -83,6 +84,63 @@ def scores(name: str, folder: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+_STATISTICS = {
+    "overlap": "overlap of {}",
+    "distance": "distance of {}",
+    "one_point": "distribution of values",
+    "spectrum": "power spectrum",
+    "bispectrum_equilateral": "bispectrum, equilateral",
+    "bispectrum_squeezed": "bispectrum, squeezed",
+    "input_correlation": "correlation of input and output",
+}
+_FUNCTIONALS = {"v0": "V₀, area", "v1": "V₁, boundary", "v2": "V₂, Euler characteristic"}
+
+
+def small_scales(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Each score of a foreground run, of the network and of Gaussian small scales, a row each."""
+    table = of_test_split(read.table(folder / "scores.csv", SCORE_COLUMNS))
+    found = []
+    for (statistic, field), part in table.groupby(["statistic", "field"], sort=False):
+        by_method = {row["method"]: row for row in part.to_dict("records")}
+        first = part.iloc[0]
+        found.append(
+            {
+                "run": name,
+                "anchor": f"foregrounds-{name}",
+                "statistic": _statistic(str(statistic)),
+                "field": plain_field(str(field)),
+                "better": "larger" if str(statistic).startswith("overlap") else "smaller",
+                "network": _significant(by_method.get("network")),
+                "gaussian": _significant(by_method.get("gaussian")),
+                "ceiling": _ceiling(first["ceiling"], first["ceiling_low"]),
+                "patches": number(int(first["n"])),
+            }
+        )
+    return found
+
+
+def _statistic(name: str) -> str:
+    kind, _, functional = name.partition("_")
+    if functional in _FUNCTIONALS and kind in _STATISTICS:
+        return _STATISTICS[kind].format(_FUNCTIONALS[functional])
+    return _STATISTICS.get(name, name.replace("_", " "))
+
+
+def _significant(row: Mapping[Any, Any] | None) -> str:
+    """Value and error with three significant digits: distances differ by orders of magnitude."""
+    if row is None:
+        return "–"
+    words = [f"{x:.3g}".replace("-", "−") for x in (row["value"], row["error"]) if x == x]
+    return " ± ".join(words) or "–"
+
+
+def _ceiling(mean: float, low: float) -> str:
+    """What the truth reaches against itself."""
+    if mean != mean:
+        return "–"
+    return f"{mean:.3g}" + (f" (97.5 % above {low:.3g})" if low == low else "")
 
 
 def _with_error(row: Mapping[Any, Any] | None) -> str:
