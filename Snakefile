@@ -15,7 +15,9 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cmb.smk"
 include: "workflow/rules/sky.smk"
+include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
+include: "workflow/rules/foregrounds.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -36,3 +38,10 @@ rule reconstruction:
     input:
         expand(rules.evaluate.output, run=RECONSTRUCTION),
         expand(rules.draw_reconstruction.output, run=RECONSTRUCTION),
+
+
+rule foregrounds:
+    input:
+        expand(rules.evaluate_foregrounds.output, run=FOREGROUNDS),
+        expand(rules.draw_foregrounds.output, run=FOREGROUNDS),
+        expand(rules.draw_full_sky.output, run=FULL_SKY),

@@ -128,6 +128,7 @@ def test_an_epoch_counts_training_three_times():
 def small(folder: Path) -> Path:
     """The quick study with two cosmologies and shards of which the last is not full."""
     values = config.read_yaml(extrapolate.QUICK)
+    values["runs"] = {"resunet": values["runs"]["resunet"]}
     dataset = values["datasets"]["cmb"]
     dataset |= {"realizations": 250, "shard_size": 100}
     dataset["spectra"]["vary"] = {"ns": [0.9, 1.0]}

@@ -76,7 +76,7 @@ def test_a_script_is_thin(path):
     assert len(code) <= 30
 
 
-@pytest.mark.parametrize("target", ["all", "datasets", "reconstruction", "report"])
+@pytest.mark.parametrize("target", ["all", "datasets", "reconstruction", "foregrounds", "report"])
 def test_named_targets_plan(target):
     done = snakemake("--dry-run", "--quiet", "all", "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -88,7 +88,8 @@ def test_named_targets_plan(target):
 def test_a_study_plans(path):
     done = snakemake("all", "--dry-run", "--configfile", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^simulate +140$", done.stdout, re.MULTILINE)
+    counted = {"resunet_cmb": r"^simulate +140$", "forse": r"^full_sky +11$"}
+    assert re.search(counted[path.stem], done.stdout, re.MULTILINE)
 
 
 def test_make_run_plans():

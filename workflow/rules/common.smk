@@ -38,6 +38,9 @@ def named(entries, attribute, value):
 CMB = named(STUDY.datasets, "kind", "cmb")
 SKY = named(STUDY.datasets, "kind", "sky")
 RECONSTRUCTION = named(STUDY.runs, "task", "reconstruction")
+FOREGROUNDS = named(STUDY.runs, "task", "foregrounds")
+FULL_SKY = [name for name in FOREGROUNDS if STUDY.runs[name].full_sky is not None]
+MANY_SKIES = [name for name in FULL_SKY if STUDY.runs[name].full_sky.realizations > 1]
 
 
 def plain(section):
@@ -74,7 +77,7 @@ def one_of(names):
 wildcard_constraints:
     cmb=one_of(CMB),
     sky=one_of(SKY),
-    run=one_of(RECONSTRUCTION),
+    run=one_of(sorted(STUDY.runs)),
     shard=r"\d+",
     realization=r"\d+",
     spectra=one_of(SPECTRA),
@@ -126,17 +129,55 @@ def shard_of(wildcards):
 def run_dataset(name):
     """Input function: a file of the dataset that the run is trained on."""
     return lambda wildcards: expand(
-        f"<results>/datasets/{{cmb}}/{name}", cmb=run_settings(wildcards).dataset
+        f"<results>/datasets/{{dataset}}/{name}", dataset=run_settings(wildcards).dataset
     )
 
 
 def run_shards(wildcards):
     """Files of the dataset that the run is trained on."""
-    count = len(STUDY.datasets[run_settings(wildcards).dataset].shards)
+    dataset = STUDY.datasets[run_settings(wildcards).dataset]
+    if dataset.kind == "sky":
+        return run_dataset("pairs.h5")(wildcards)
     return expand(
         "<results>/datasets/{cmb}/shards/{shard}.h5",
         cmb=run_settings(wildcards).dataset,
-        shard=range(count),
+        shard=range(len(dataset.shards)),
+    )
+
+
+def run_map(wildcards):
+    """The map that patches of the run's dataset are cut from."""
+    sources = STUDY.datasets[run_settings(wildcards).dataset].sources
+    name = "map.fits" if sources.remove == "none" else "cleaned.fits"
+    return run_dataset(name)(wildcards)
+
+
+def run_template(wildcards):
+    """Where a run's full sky has its polarization from: fetched, the user's own, or nothing."""
+    full_sky = run_settings(wildcards).full_sky
+    if full_sky.polarization == "none":
+        return []
+    own = full_sky.template.source == "file"
+    return [full_sky.template.path] if own else list(rules.fetch_template.output)
+
+
+def run_patches(wildcards):
+    """Geometry and beams of the patches of the run's dataset; not how many there are."""
+    patches = STUDY.datasets[run_settings(wildcards).dataset].patches
+    return patches.model_dump(mode="json", exclude={"count", "inside"})
+
+
+def sky_settings(wildcards, others):
+    """Settings of a run's full sky but for those that a rule does not read."""
+    return run_settings(wildcards).full_sky.model_dump(mode="json", exclude=others)
+
+
+def skies(name):
+    """Input function: a file of each realization of a run's full sky."""
+    return lambda wildcards: expand(
+        f"<results>/sky/{{run}}/{name}",
+        run=wildcards.run,
+        realization=range(run_settings(wildcards).full_sky.realizations),
     )
 
 
@@ -182,11 +223,26 @@ def maps_memory(part, maps):
     def memory(wildcards):
         run = run_settings(wildcards)
         dataset = STUDY.datasets[run.dataset]
+        if run.task == "foregrounds":
+            return pairs_memory(dataset.patches)
         patches = getattr(dataset.split, part) * dataset.realizations
         # Single precision, and as much again for what is made of them on the way.
         return 3000 + int(2 * 4e-6 * patches * dataset.grid.pixels**2 * maps(run))
 
     return memory
+
+
+def pairs_memory(patches):
+    """MB of a job that holds all pairs of patches: five maps each, in double precision on the way."""
+    return 3000 + int(5 * 12e-6 * patches.count * patches.pixels**2)
+
+
+def full_sky_memory(wildcards):
+    """MB of a job that holds some full skies, and tiles a few at a time or as many as two skies."""
+    run = run_settings(wildcards)
+    components = 1 if run.full_sky.polarization == "none" else 3
+    # Measured: 0.7 GB a component at nside 2048, for what is added up and for the sky that is made.
+    return 4000 + int(14 * 4e-6 * 12 * run.full_sky.nside**2 * components)
 
 
 def training_memory(wildcards):

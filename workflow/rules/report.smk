@@ -11,9 +11,13 @@ rule report:
         expand(rules.sky_patches.output, sky=SKY),
         expand(rules.sky_statistics.output, sky=SKY),
         expand(rules.draw_sky.output, sky=SKY),
-        expand(rules.train.output, run=RECONSTRUCTION),
+        expand(rules.train.output, run=RECONSTRUCTION + FOREGROUNDS),
         expand(rules.evaluate.output, run=RECONSTRUCTION),
         expand(rules.draw_reconstruction.output, run=RECONSTRUCTION),
+        expand(rules.evaluate_foregrounds.output, run=FOREGROUNDS),
+        expand(rules.draw_foregrounds.output, run=FOREGROUNDS),
+        expand(rules.judge_sky.output, run=FULL_SKY),
+        expand(rules.draw_full_sky.output, run=FULL_SKY),
     output:
         "<results>/report/index.html",
     log:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from skyweave.config import Config
+from skyweave.config import Config, ForegroundsRun
 from skyweave.files import versions
 from skyweave.report.page import build_report
 
@@ -20,10 +20,20 @@ def build(study: Config, page: Path) -> None:
         names = sorted(name for name, d in study.datasets.items() if d.kind == kind)
         return [(name, results / "datasets" / name) for name in names]
 
+    def runs(task: str) -> list[tuple[str, Path]]:
+        names = sorted(name for name, run in study.runs.items() if run.task == task)
+        return [(name, results / "runs" / name) for name in names]
+
     build_report(
         page,
         study=study.model_dump(mode="json"),
-        runs=[(name, results / "runs" / name) for name in sorted(study.runs)],
+        runs=runs("reconstruction"),
+        foregrounds=runs("foregrounds"),
+        full_sky=[
+            (name, results / "sky" / name)
+            for name, run in sorted(study.runs.items())
+            if isinstance(run, ForegroundsRun) and run.full_sky is not None
+        ],
         sky=folders("sky"),
         cmb=folders("cmb"),
         versions=versions(*_PACKAGES),

@@ -1,0 +1,10 @@
+"""Figures of a foreground run."""
+
+from pathlib import Path
+
+from job import job
+
+with job(snakemake.log[0]):
+    from skyweave.report.figures import draw_foregrounds
+
+    draw_foregrounds(Path(snakemake.input[0]).parent, Path(snakemake.output.index).parent)
