@@ -133,6 +133,83 @@ def test_every_key_is_described():
             "'alpha'",
         ),
         ("runs.resunet.training.select.ell", [900, 300], "select.ell", "lower end first", "900"),
+        (
+            "runs.resunet.training.select.by",
+            "superposition",
+            "runs.resunet.training.select.by",
+            "of task reconstruction (pixel_correlation, correlation, transfer, residual)",
+            "'superposition'",
+        ),
+        ("runs.resunet.task", "foreground", "runs.resunet.task", "reconstruction or", "foreground"),
+        ("runs.forse.task", None, "runs.forse.task", "reconstruction or foregrounds", "None"),
+        ("runs.forse", {"dataset": "dust"}, "runs.forse.dataset", "kind cmb", "'sky'"),
+        ("runs.forse.dataset", "cmb", "runs.forse.dataset", "kind sky", "'cmb'"),
+        ("runs.forse.inputs", ["low"], "runs.forse.inputs", "a known", "'inputs'"),
+        ("runs.forse.network.name", "resunet_cmb", "runs.forse.network.name", "'forse'", "cmb"),
+        ("runs.forse.noise", -0.1, "runs.forse.noise", "greater than or equal to 0", "-0.1"),
+        ("runs.forse.amplitude", "true", "runs.forse.amplitude", "'truth'", "'true'"),
+        ("runs.forse.training.batch", 85, "runs.forse.training.batch", "set's 84", "85"),
+        (
+            "runs.forse.training.select.by",
+            "residual",
+            "runs.forse.training.select.by",
+            "loss, last or one of task foregrounds (superposition, distance)",
+            "'residual'",
+        ),
+        (
+            "runs.forse.training.select.by",
+            "loss",
+            "runs.forse.training.select.by",
+            "another with `adversarial.fidelity: 0`, where no loss says how good",
+            "'loss'",
+        ),
+        (
+            "runs.forse.training.select.fields",
+            ["v0", "ratio"],
+            "runs.forse.training.select.fields",
+            "functionals (v0, v1, v2)",
+            "'ratio'",
+        ),
+        (
+            "datasets.dust.split",
+            {"train": 0.7, "validation": 0.03, "test": 0.27},
+            "datasets.dust.patches.count",
+            "at least 4 patches in each part of the split",
+            "3 for validation",
+        ),
+        (
+            "runs.forse.adversarial.warmup_generator",
+            10,
+            "runs.forse.adversarial.warmup_generator",
+            "`fidelity` above 0 with it",
+            "0",
+        ),
+        ("runs.forse.noise", 0, "runs.forse.full_sky.realizations", "1 with `noise: 0`", "2"),
+        ("runs.forse.full_sky.nside", 100, "forse.full_sky.nside", "a power of two", "100"),
+        ("runs.forse.full_sky.overlap_deg", 5.5, "full_sky.overlap_deg", "half of", "5.5"),
+        ("runs.forse.full_sky.polarization", "qu", "full_sky.polarization", "'stokes'", "'qu'"),
+        ("runs.forse.full_sky.bb_over_ee", 0, "full_sky.bb_over_ee", "greater than 0", "0"),
+        (
+            "runs.forse.full_sky.template.source",
+            "file",
+            "runs.forse.full_sky.template.path",
+            "a file with `source: file`",
+            "none",
+        ),
+        (
+            "runs.forse.full_sky.template.path",
+            "qu.fits",
+            "runs.forse.full_sky.template.path",
+            "`source: file` with it",
+            "`source: cosmoglobe`",
+        ),
+        (
+            "runs.forse.full_sky.template",
+            {"source": "file", "path": "qu.fits", "fwhm_arcmin": 61},
+            "runs.forse.full_sky.template.fwhm_arcmin",
+            "at most patches.low_arcmin (60)",
+            "61",
+        ),
     ],
 )
 def test_a_mistake_is_one_line(key, value, where, expected, found):
@@ -143,6 +220,65 @@ def test_a_mistake_is_one_line(key, value, where, expected, found):
     assert where in caught.value.where
     assert expected in caught.value.expected
     assert found in str(caught.value.found)
+
+
+def test_the_second_stage_needs_a_step_of_four_in_resolution():
+    """Its large scales are the small ones of the first, four times smaller."""
+    values = changed("runs.forse.full_sky.second_stage", True)
+    parse(values)
+    values["datasets"]["dust"]["patches"]["high_arcmin"] = 16
+    with pytest.raises(UserError) as caught:
+        parse(values)
+    assert caught.value.where == "runs.forse.full_sky.second_stage"
+    assert "at most a quarter of low_arcmin (60)" in caught.value.expected
+    assert caught.value.found == "16"
+
+
+def test_what_is_at_its_limit_is_possible():
+    values = changed("runs.forse.full_sky.overlap_deg", 5)
+    values["runs"]["forse"]["full_sky"]["template"] = {
+        "source": "file",
+        "path": "qu.fits",
+        "fwhm_arcmin": 60,
+    }
+    values["runs"]["forse"]["training"] |= {"batch": 84, "select": {"by": "last"}}
+    values["datasets"]["dust"]["split"] = {"train": 0.7, "validation": 0.04, "test": 0.26}
+    run = parse(values).runs["forse"]
+    assert run.full_sky.overlap_deg == 5
+    values["runs"]["forse"] |= {"adversarial": {"fidelity": 1}, "noise": 0}
+    values["runs"]["forse"]["full_sky"]["realizations"] = 1
+    values["runs"]["forse"]["training"]["select"] = {"by": "loss"}
+    assert parse(values).runs["forse"].training.select.by == "loss"
+
+
+def test_foregrounds_are_trained_as_published():
+    """Krachmalnicoff & Puglisi 2021: 100,000 batches, a network of every 1000 kept."""
+    values = quick()
+    values["runs"] = {"forse": {"task": "foregrounds", "dataset": "dust"}}
+    run = parse(values).runs["forse"]
+    training, adversarial = run.training, run.adversarial
+    assert (training.learning_rate, training.beta_1, training.batch) == (2e-4, 0.5, 16)
+    assert (adversarial.fidelity, adversarial.conditional) == (0, False)
+    assert (adversarial.generator_steps, adversarial.discriminator_steps) == (1, 1)
+    assert (training.select.by, training.select.every_epochs) == ("superposition", 59)
+    steps = int(0.8 * 350) // 16
+    assert training.epochs * steps == pytest.approx(100_000, abs=steps)
+    assert training.select.every_epochs * steps == pytest.approx(1000, abs=steps)
+    assert (run.network.width, run.network.dropout, run.network.batch_norm) == (1, 0, True)
+    assert run.network.discriminator_dropout == 0.25
+    assert (run.noise, run.amplitude, run.full_sky) == (0, "extrapolation", None)
+
+
+def test_a_task_has_its_own_defaults():
+    config = parse(quick() | {"runs": {"r": {"dataset": "cmb"}}})
+    run = config.runs["r"]
+    assert (run.task, run.training.batch, run.training.select.by) == ("reconstruction", 32, "loss")
+    values = quick()
+    values["runs"] = {"f": {"task": "foregrounds", "dataset": "dust", "full_sky": {}}}
+    sky = parse(values).runs["f"].full_sky
+    assert (sky.nside, sky.overlap_deg, sky.realizations) == (2048, 2, 1)
+    assert (sky.polarization, sky.template.source) == ("none", "cosmoglobe")
+    assert (sky.bb_over_ee, sky.second_stage) == (None, False)
 
 
 def test_patch_larger_than_the_unmasked_sky():
@@ -167,13 +303,24 @@ def test_a_missing_configuration(tmp_path):
 
 
 def test_own_files_must_be_there(tmp_path):
-    own = {"source": "file", "path": str(tmp_path / "no.fits")}
-    with pytest.raises(UserError, match=r"dust\.map\.fwhm_arcmin: expected that of the map"):
-        parse(changed("datasets.dust.map", own))
-    own |= {"fwhm_arcmin": 4.8, "frequency_ghz": 353}
-    values = changed("datasets.dust.map", own)
-    with pytest.raises(UserError, match=r"datasets\.dust\.map\.path: expected a file"):
-        require_files(parse(values))
+    lost, there = str(tmp_path / "no.fits"), tmp_path / "yes.fits"
+    there.touch()
+    own = {"source": "file", "path": lost, "fwhm_arcmin": 4.8, "frequency_ghz": 353}
+    template = {"source": "file", "path": lost}
+    for key, value, where in (
+        ("datasets.dust.map", own, "datasets.dust.map.path"),
+        ("datasets.dust.map", {"path": lost}, "datasets.dust.map.path"),
+        (
+            "datasets.dust.sources",
+            {"remove": "catalogue", "path": lost},
+            "datasets.dust.sources.path",
+        ),
+        ("runs.forse.full_sky.template", template, "runs.forse.full_sky.template.path"),
+    ):
+        with pytest.raises(UserError, match="expected a file, found nothing at") as caught:
+            require_files(parse(changed(key, value)))
+        assert caught.value.where == where
+        require_files(parse(changed(key, value | {"path": str(there)})))
 
 
 def test_text_that_yaml_takes_for_no_number_is_one():

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from skyweave.data.feed import BatchFeed
+from skyweave.data.feed import BatchFeed, UnpairedFeed, white_noise
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.errors import UserError
@@ -155,3 +156,101 @@ def test_impossible_feeds(shards, normalization):
         BatchFeed(shards, ["q_obs"], ["tau"], normalization, range(9), 4, 1, ())
     with pytest.raises(UserError, match="at least one realization"):
         feed(shards, normalization, realizations=[])
+
+
+# Noise in the inputs
+
+
+def inputs(source, epoch=None, start=0):
+    """Inputs (n, y, x, fields) of an epoch by realization, ascending; in order with None."""
+    batches = source.in_order(start) if epoch is None else source.epoch(epoch, start)
+    found = {}
+    for step, (x, _) in enumerate(batches, start):
+        found |= dict(zip(source.numbers(epoch, step).tolist(), x, strict=True))
+    return found
+
+
+def added(shards, normalization, epoch, rms=0.5, **changes):
+    """What the noise is, by realization: inputs with it less those without."""
+    plain = inputs(feed(shards, normalization, **changes), epoch)
+    noisy = inputs(feed(shards, normalization, noise=rms, **changes), epoch)
+    assert list(noisy) == list(plain)
+    return {number: noisy[number] - plain[number] for number in plain}
+
+
+def test_white_noise_is_normal_and_drawn_by_its_identity():
+    found = white_noise(0.3, (64, 64, 2), 1, "a", 2)
+    assert found.dtype == np.float32
+    assert found.shape == (64, 64, 2)
+    assert stats.kstest(found.ravel() / 0.3, "norm").pvalue > 0.01
+    # No pixel knows of its neighbour, nor one channel of the other.
+    for one, other in ((found[1:], found[:-1]), (found[..., 0], found[..., 1])):
+        r = np.corrcoef(one.ravel(), other.ravel())[0, 1]
+        assert abs(r) < 4 / one.size**0.5
+    np.testing.assert_array_equal(white_noise(0.3, (64, 64, 2), 1, "a", 2), found)
+    np.testing.assert_array_equal(white_noise(0.6, (64, 64, 2), 1, "a", 2), 2 * found)
+    for seed, *identity in ((2, "a", 2), (1, "b", 2), (1, "a", 3)):
+        r = np.corrcoef(white_noise(0.3, (64, 64, 2), seed, *identity).ravel(), found.ravel())
+        assert abs(r[0, 1]) < 4 / found.size**0.5
+
+
+def test_noise_has_its_rms_in_the_inputs_and_the_truths_have_none(shards, normalization):
+    noise = np.stack(list(added(shards, normalization, None).values()))
+    assert noise.shape == (25, 16, 16, 2)
+    assert noise.std() == pytest.approx(0.5, abs=4 * 0.5 / (2 * noise.size) ** 0.5)
+    plain = list(feed(shards, normalization).epoch(1))
+    for (_, y), (_, known) in zip(
+        feed(shards, normalization, noise=0.5).epoch(1), plain, strict=True
+    ):
+        np.testing.assert_array_equal(y["kappa"], known["kappa"])
+
+
+def test_noise_is_another_in_each_epoch_and_the_same_in_order(shards, normalization):
+    first, again, second, ordered, repeated = (
+        added(shards, normalization, epoch) for epoch in (0, 0, 1, None, None)
+    )
+    for number in sorted(first.keys() & second.keys()):
+        np.testing.assert_array_equal(first[number], again[number])
+        np.testing.assert_array_equal(ordered[number], repeated[number])
+        for one, other in ((first, second), (first, ordered), (second, ordered)):
+            r = np.corrcoef(one[number].ravel(), other[number].ravel())[0, 1]
+            # 512 numbers; 4 deviations, 70 times.
+            assert abs(r) < 4 / 512**0.5
+    other = added(shards, normalization, None, identity=("other",))
+    assert not np.array_equal(other[0], ordered[0])
+
+
+def test_noise_of_a_realization_does_not_depend_on_its_batch(shards, normalization):
+    ordered = inputs(feed(shards, normalization, noise=0.5))
+    for changes in ({"batch": 5}, {"realizations": range(7, 25)}, {"cache_bytes": 0}):
+        for number, x in inputs(feed(shards, normalization, noise=0.5, **changes)).items():
+            np.testing.assert_array_equal(x, ordered[number])
+    whole, resumed = (inputs(feed(shards, normalization, noise=0.5), 3, at) for at in (0, 2))
+    assert len(resumed) == 8
+    for number, x in resumed.items():
+        np.testing.assert_array_equal(x, whole[number])
+
+
+def test_noise_does_not_stay_in_what_is_kept_in_memory(shards, normalization):
+    source = feed(shards, normalization, noise=0.5)
+    once = [inputs(source, epoch) for epoch in (0, None, 0)]
+    for number, x in once[0].items():
+        np.testing.assert_array_equal(once[2][number], x)
+    assert np.array_equal(inputs(source)[0], once[1][0])
+
+
+def test_fingerprint_follows_the_noise(shards, normalization):
+    known = feed(shards, normalization).fingerprint
+    assert feed(shards, normalization, noise=0).fingerprint == known
+    noisy = feed(shards, normalization, noise=0.5).fingerprint
+    assert noisy != known
+    assert feed(shards, normalization, noise=0.25).fingerprint != noisy
+
+
+def test_inputs_and_truths_apart_may_have_noise_too(shards, normalization):
+    parts = {"realizations": range(10), "noise": 0.5}, {"realizations": range(10, 25)}
+    both = UnpairedFeed(*(feed(shards, normalization, **part) for part in parts))
+    noisy, truths = (feed(shards, normalization, **part) for part in parts)
+    for (x, y), (v, _), (_, w) in zip(both.epoch(0), noisy.epoch(0), truths.epoch(0), strict=False):
+        np.testing.assert_array_equal(x, v)
+        np.testing.assert_array_equal(y["kappa"], w["kappa"])

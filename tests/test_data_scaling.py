@@ -11,6 +11,7 @@ from skyweave.data.scaling import (
     CLIP,
     MinMax,
     clipped_variance,
+    evened,
     location_and_scale,
     match,
     ratio,
@@ -229,3 +230,81 @@ def test_a_target_that_cannot_be_is_refused():
         with pytest.raises(UserError, match=message) as caught:
             match(maps, means, stds)
         assert "\n" not in str(caught.value)
+
+
+# Edges and middle
+
+DEPTH = np.minimum(np.minimum(X, N - 1 - X), np.minimum(Y, N - 1 - Y))
+
+
+def uneven(n=200, growth=2.0):
+    """Maps that vary `1 + growth` times as much at their edges, each with a scale of its own."""
+    scale = 10.0 ** np.linspace(-2, 2, n)[:, None, None]
+    return scale * (7 + (1 + growth * (1 - DEPTH / DEPTH.max())) * patches("uneven", n=n))
+
+
+def by_depth(maps):
+    """Mean square about the median by distance from the edge, over that of the whole maps, and
+    its standard error for independent normal pixels."""
+    away = (maps - np.median(maps, axis=(1, 2), keepdims=True)).astype(float)
+    away /= away.std(axis=(1, 2), keepdims=True)
+    ring = (DEPTH // 4).astype(int).ravel()
+    count = np.bincount(ring)
+    square = np.bincount(ring, (away**2).mean(axis=0).ravel()) / count
+    return square, np.sqrt(2 / (len(maps) * count))
+
+
+def test_what_varies_more_at_the_edges_is_evened():
+    maps = uneven()
+    before, error = by_depth(maps)
+    assert before[0] > 4 * before[-1]
+    found = evened(maps)
+    assert found.dtype == np.float32
+    after, error = by_depth(found)
+    # The profile is measured on the same maps, in other rings, and taken as straight in each.
+    assert (np.abs(after - 1) < np.maximum(4 * error, 0.03)).all()
+
+
+def test_maps_that_are_even_stay_as_they_are():
+    maps = uneven(growth=0.0)
+    away = maps - np.median(maps, axis=(1, 2), keepdims=True)
+    factor = (evened(maps) - np.median(maps, axis=(1, 2), keepdims=True))[0] / away[0]
+    # The innermost of twelve rings has 4 x 4 pixels or more of 200 maps.
+    assert np.abs(factor[away[0] != 0] - 1).max() < 4 * np.sqrt(1 / (2 * 200 * 16))
+
+
+def test_medians_and_mean_squares_stay():
+    maps = uneven()
+    found = evened(maps)
+    middle, scale = location_and_scale(maps)
+    # A median lies between two values, which the step from one to the next may change.
+    assert (np.abs(np.median(found, axis=(1, 2)) - middle) < 2e-3 * scale).all()
+    before, after = (
+        np.mean(((values - middle[:, None, None]) / scale[:, None, None]) ** 2)
+        for values in (maps, found)
+    )
+    # The rms falls within a ring, and is taken as straight from one to the next.
+    assert after == pytest.approx(before, rel=0.03)
+
+
+def test_a_source_does_not_change_what_is_evened():
+    maps = uneven()
+    clean, scale = evened(maps), location_and_scale(maps)[1][:, None, None]
+    maps[3, 2, 30] += 1e4 * maps[3].std()
+    away = np.abs(evened(maps) - clean) / scale
+    away[3, 2, 30] = 0
+    # It counts as five deviations: 25 in the 1.4e5 pixels of its ring.
+    assert away.max() < 1e-3
+
+
+@pytest.mark.parametrize("pixels", [4, 16, 23, 24])
+def test_patches_with_few_pixels_are_evened(pixels):
+    """Their distances from the edge are fewer than those that are told apart."""
+    white = generator(11, "few", pixels).standard_normal((400, pixels, pixels))
+    edge = np.zeros((pixels, pixels), bool)
+    edge[[0, -1]] = edge[:, [0, -1]] = True
+    found = evened(np.where(edge, 1.5 * white, white))
+    rms = [found[:, where].std() for where in (edge, ~edge)]
+    # An rms of k normal numbers is known to sqrt(1 / 2k).
+    error = np.hypot(*(np.sqrt(1 / (800 * where.sum())) for where in (edge, ~edge)))
+    assert rms[0] / rms[1] == pytest.approx(1, abs=4 * error)

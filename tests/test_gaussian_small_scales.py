@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from skyweave.data.scaling import location_and_scale, ratio
 from skyweave.errors import UserError
-from skyweave.estimators.gaussian_small_scales import gaussian_small_scales, power_laws
+from skyweave.estimators.gaussian_small_scales import Law, gaussian_small_scales, power_laws
 from skyweave.flat.beam import gaussian_beam
 from skyweave.flat.fourier import Bins, bin_power, forward, inverse, power
 from skyweave.flat.grid import PatchGrid
@@ -83,3 +84,239 @@ def test_what_cannot_be_filled_is_one_line(fields):
         power_laws(low, PatchGrid(5.0, 160), LOW)
     with pytest.raises(UserError, match="patch 1: expected power at all scales, found none"):
         power_laws(np.stack([low[0], 0 * low[0]]), GRID, LOW)
+
+
+# A slope that is given
+
+
+def test_with_the_slope_given_amplitudes_are_found(fields):
+    amplitudes, slope = power_laws(seen(fields, LOW), GRID, LOW, SLOPE)
+    assert slope == SLOPE
+    over = amplitudes / AMPLITUDES
+    # 100 modes, weighted by bands, make 14 % a patch.
+    assert over.mean() == pytest.approx(1, abs=4 * over.std() / len(over) ** 0.5)
+    assert 0.05 < over.std() < 0.2
+    found, fitted = power_laws(seen(fields, LOW), GRID, LOW)
+    again = power_laws(seen(fields, LOW), GRID, LOW, fitted)
+    np.testing.assert_array_equal(again[0], found)
+    assert again[1] == fitted
+
+
+def test_with_the_slope_given_one_band_is_enough(fields):
+    """On a patch so small that the beam leaves its longest waves only."""
+    grid = PatchGrid(5.0, 160)
+    ell = np.maximum(grid.ell, grid.ell_fundamental)
+    white = np.stack([white_modes(generator(2, "small", i), grid) for i in range(100)])
+    beam = gaussian_beam(grid.ell, 4 * LOW)
+    maps = inverse(white * np.sqrt((ell / 80) ** SLOPE) * beam, grid)
+    amplitudes, slope = power_laws(maps, grid, 4 * LOW, SLOPE)
+    assert slope == SLOPE
+    error = amplitudes.std(ddof=1) / 100**0.5
+    assert error < 0.1
+    assert amplitudes.mean() == pytest.approx(1, abs=4 * error)
+
+
+# A law that is learned
+
+
+def bright(count=40, scatter=1.0, contrast=20.0):
+    """Patches (n, y, x) at both resolutions of one law on one mean, and their amplitudes."""
+    ell = np.maximum(GRID.ell, GRID.ell_fundamental)
+    amplitudes = 100 * np.exp(scatter * generator(5, "amplitude").standard_normal(count))
+    white = np.stack([white_modes(generator(5, "bright", i), GRID) for i in range(count)])
+    field = white * np.sqrt(amplitudes[:, None, None] * (ell / 80) ** SLOPE)
+    low, high = seen(field, LOW), seen(field, HIGH)
+    mean = contrast * low.std()
+    return low + mean, high + mean, amplitudes
+
+
+def source(fwhm):
+    """A point source of the same flux at any resolution, its peak 1 at `HIGH`."""
+    y, x = np.mgrid[: GRID.pixels, : GRID.pixels]
+    sigma = fwhm / np.sqrt(8 * np.log(2)) / GRID.pixel_arcmin
+    return (HIGH / fwhm) ** 2 * np.exp(-((y - 60) ** 2 + (x - 75) ** 2) / (2 * sigma**2))
+
+
+@pytest.fixture(scope="module")
+def patches():
+    return bright()
+
+
+@pytest.fixture(scope="module")
+def law(patches):
+    low, high, _ = patches
+    return Law.fit(low, high, GRID, LOW, HIGH)
+
+
+def test_a_law_is_learned_where_both_resolutions_are_known(patches, law):
+    """Large scales tell the amplitude to 10 %, far less than what it varies by: gains near 1."""
+    low, _, amplitudes = patches
+    assert law.slope == pytest.approx(SLOPE, abs=0.03)
+    assert law.gain == pytest.approx(1, abs=0.1)
+    assert law.power == pytest.approx(1, abs=0.1)
+    over = np.log(law.amplitudes(low, GRID, LOW) / amplitudes)
+    assert abs(over.mean()) < 0.05
+    assert over.std() < 0.15
+    assert np.log(amplitudes).std() > 0.8
+
+
+def test_what_large_scales_say_of_equal_amplitudes_is_not_believed():
+    """Their scatter is that of their own few modes: the mean is all that there is to learn."""
+    low, high, amplitudes = bright(scatter=0.0)
+    law = Law.fit(low, high, GRID, LOW, HIGH)
+    assert law.gain < 0.3
+    told = power_laws(low, GRID, LOW, law.slope)[0]
+    found = law.amplitudes(low, GRID, LOW)
+    assert np.log(found).std() < 0.3 * np.log(told).std()
+    np.testing.assert_allclose(found, amplitudes, rtol=0.1)
+
+
+def test_deviations_of_the_ratio_are_those_of_theory(patches):
+    """With nothing learned: small Gaussian fluctuations, divided by a mean that is far larger."""
+    low, high, _ = patches
+    measured = location_and_scale(ratio(high, low)[0])[1]
+    expected = Law(SLOPE, 0.0, 1.0).ratio_deviation(low, GRID, LOW, HIGH)
+    over = expected / measured
+    assert over.mean() == pytest.approx(1, abs=0.03)
+    # Half of the amplitudes' error.
+    assert over.std() < 0.08
+    assert np.log(measured).std() > 0.4
+
+
+def test_deviations_are_those_of_the_patches_it_was_learned_from(patches, law):
+    low, high, _ = patches
+    measured = location_and_scale(ratio(high, low)[0])[1]
+    over = np.log(law.ratio_deviation(low, GRID, LOW, HIGH) / measured)
+    assert over.mean() == pytest.approx(0, abs=1e-9), "least squares"
+    assert over.std() < 0.08
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.6, 1.0])
+@pytest.mark.parametrize("finer", [4, 16])
+def test_a_law_is_the_same_at_any_scale(patches, gain, finer):
+    """The same pixels on smaller patches, with smaller beams, have the same deviation."""
+    low = patches[0][:5]
+    law = Law(SLOPE, -1.5, gain, 0.8, 0.5)
+    grid = PatchGrid(GRID.size_deg / finer, GRID.pixels)
+    there, here = (
+        law.ratio_deviation(low, *size)
+        for size in ((grid, LOW / finer, HIGH / finer), (GRID, LOW, HIGH))
+    )
+    np.testing.assert_allclose(there, here, rtol=1e-10)
+    # An amplitude at ell = 80 is that of a law that went on to longer waves.
+    over = law.amplitudes(low, grid, LOW / finer) / law.amplitudes(low, GRID, LOW)
+    np.testing.assert_allclose(over, finer ** (-SLOPE - 2), rtol=1e-10)
+
+
+def test_the_unit_of_the_maps_does_not_matter(patches, law):
+    low, high, _ = patches
+    other = Law.fit(1e-6 * low, 1e-6 * high, GRID, LOW, HIGH)
+    for name, value in law.to_dict().items():
+        assert other.to_dict()[name] == pytest.approx(value, rel=1e-6), name
+    np.testing.assert_allclose(
+        law.ratio_deviation(1e-6 * low, GRID, LOW, HIGH),
+        law.ratio_deviation(low, GRID, LOW, HIGH),
+        rtol=1e-9,
+    )
+    np.testing.assert_allclose(
+        law.amplitudes(10 * low, GRID, LOW), 100 * law.amplitudes(low, GRID, LOW), rtol=1e-9
+    )
+
+
+@pytest.mark.parametrize(("deviations", "change"), [(30, 0.02), (100, 0.1)])
+def test_a_point_source_changes_little(patches, law, deviations, change):
+    """In one patch of forty, a faint one; deviations are those of its small scales.
+
+    The ratio's deviation is robust. The power is not: at high resolution a source of 30 has half
+    as much as the patch, one of 100 five times.
+    """
+    low, high, _ = patches
+    peak = deviations * (high[7] - low[7]).std()
+    dirty = [maps.copy() for maps in (low, high)]
+    for maps, fwhm in zip(dirty, (LOW, HIGH), strict=True):
+        maps[7] += peak * source(fwhm)
+    grown = [power_laws(maps, GRID, HIGH, SLOPE)[0][7] for maps in (dirty[1], high)]
+    assert grown[0] > 1.5 * grown[1]
+    known = law.ratio_deviation(low, GRID, LOW, HIGH)
+    other = Law.fit(*dirty, GRID, LOW, HIGH)
+    np.testing.assert_allclose(other.ratio_deviation(low, GRID, LOW, HIGH), known, rtol=change)
+    itself = law.ratio_deviation(dirty[0], GRID, LOW, HIGH)
+    np.testing.assert_allclose(itself, known, rtol=change)
+
+
+@pytest.mark.parametrize("count", [1, 3, 5, 7, 11])
+def test_from_equal_patches_the_mean_is_learned(patches, count):
+    low, high = (np.repeat(maps[:1], count, axis=0) for maps in patches[:2])
+    law = Law.fit(low, high, GRID, LOW, HIGH)
+    assert (law.gain, law.power) == (0, 0)
+    true = power_laws(high, GRID, HIGH)[0]
+    np.testing.assert_allclose(law.amplitudes(low, GRID, LOW), true, rtol=1e-9)
+    deviation = location_and_scale(ratio(high, low)[0])[1]
+    np.testing.assert_allclose(law.ratio_deviation(low, GRID, LOW, HIGH), deviation, rtol=1e-9)
+
+
+def test_a_patch_that_crosses_zero_has_a_deviation(patches, law):
+    """As Q, whose mean says nothing of how bright it is."""
+    low = patches[0][:3] - patches[0][:3].mean(axis=(1, 2), keepdims=True)
+    for found in (
+        law.ratio_deviation(low, GRID, LOW, HIGH),
+        law.amplitudes(low, GRID, LOW),
+        law.ratio_deviation(-low, GRID, LOW, HIGH),
+    ):
+        assert np.isfinite(found).all()
+        assert (found > 0).all()
+
+
+def test_a_law_is_kept_as_numbers(law):
+    assert Law.from_dict(law.to_dict()) == law
+    assert Law.from_dict({"slope": -2, "offset": 0, "gain": 1}) == Law(-2.0, 0.0, 1.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({}, "the numbers of a law of small scales"),
+        (None, "the numbers of a law of small scales"),
+        ([1.0, 2.0], "the numbers of a law of small scales"),
+        ({"slope": -2, "offset": 0}, "the numbers of a law of small scales"),
+        ({"slope": -2, "offset": 0, "gain": "one"}, "the numbers of a law of small scales"),
+        ({"slope": -2, "offset": 0, "gain": None}, "the numbers of a law of small scales"),
+        ({"slope": -2, "offset": 0, "gain": 1, "mean": 1}, "the numbers of a law of small scales"),
+        ({"slope": -2, "offset": 0, "gain": float("nan")}, "finite numbers"),
+    ],
+)
+def test_what_is_no_law_is_one_line(values, expected):
+    with pytest.raises(UserError, match=f"^law: expected {expected}, found ") as caught:
+        Law.from_dict(values)
+    assert "\n" not in str(caught.value)
+
+
+def test_small_scales_follow_a_law_that_is_given(patches, law):
+    """At multipoles that the low resolution has none of, the power is that of the truth."""
+    low, high, amplitudes = patches
+    found = gaussian_small_scales(low, GRID, LOW, HIGH, seed=3, identity=("law",), law=law)
+    bins = Bins.linear(250, 1000, 150)
+    bands = []
+    for maps in (found, high):
+        modes = forward(maps, GRID)
+        relative = power(modes, modes, GRID) / amplitudes[:, None, None]
+        bands.append(bin_power(relative.mean(axis=0), GRID, bins))
+    off = np.mean(law.amplitudes(low, GRID, LOW) / amplitudes)
+    off = off * (bins.centres(GRID) / 80) ** (law.slope - SLOPE)
+    np.testing.assert_allclose(bands[0] / bands[1] / off, 1, atol=0.03)
+    assert abs(off - 1).max() < 0.1
+
+
+def test_a_law_decides_slope_and_amplitude_only(patches):
+    """The draw is the same: what is added goes with the root of the amplitude."""
+    low = patches[0][:3]
+    options = {"seed": 3, "identity": ("draw",)}
+    once, four_times = (
+        gaussian_small_scales(low, GRID, LOW, HIGH, law=Law(SLOPE, offset, 1.0), **options) - low
+        for offset in (0.0, np.log(4))
+    )
+    np.testing.assert_allclose(four_times, 2 * once, atol=1e-9 * low.max())
+    slope = power_laws(low, GRID, LOW)[1]
+    own = gaussian_small_scales(low, GRID, LOW, HIGH, **options)
+    as_law = gaussian_small_scales(low, GRID, LOW, HIGH, law=Law(slope, 0.0, 1.0), **options)
+    np.testing.assert_allclose(as_law, own, rtol=1e-9)
