@@ -197,7 +197,7 @@ def test_page_of_made_up_files(tmp_path, monkeypatch):
     made_up(tmp_path)
     measured = extrapolate.read(tmp_path)
     quick = config.load(extrapolate.QUICK)
-    (run,) = quick.runs.values()
+    (run,) = costs.reconstructions(quick).values()
     work = costs.epoch_operations(
         costs.multiply_adds(costs.network_of(quick, run)), {"train": 3200, "validation": 400}
     )
