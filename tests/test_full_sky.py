@@ -83,7 +83,7 @@ class Study:
     def __call__(self, name):
         return self.folder / name
 
-    def large_scales(self, name, full_sky, template=None):
+    def large_scales(self, name, full_sky, template=None, truth=True):
         """Tiles, and maps at both resolutions, in a folder of their own."""
         files = {
             "tiles": self(name) / "tiles.h5",
@@ -98,6 +98,7 @@ class Study:
             full_sky=full_sky,
             fwhm_arcmin=None,
             dataset="dust",
+            truth=truth,
         )
         return files
 
@@ -178,7 +179,7 @@ def study(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         simplify(patch)
         found.large_scales("t", PLAIN)
-        found.large_scales("fine", FINER)
+        found.large_scales("fine", FINER, truth=False)
         found.large_scales("qu", INTENSITY)
     with h5py.File(found("t") / "tiles.h5") as file:
         low, high = file["t_low"][:, MARGIN:-MARGIN, MARGIN:-MARGIN], file["t_high"][...]
@@ -268,6 +269,8 @@ def test_tiles_are_the_sky_where_their_pixels_are(study):
 def test_without_polarization_there_is_none(study):
     with h5py.File(study("t") / "tiles.h5") as file:
         assert set(file) == {"lon", "lat", "t_low", "t_high"}
+    with h5py.File(study("fine") / "tiles.h5") as file:
+        assert "t_high" not in file, "nobody asks for the truth"
     assert list(read_columns(study("t") / "large.fits")[0]) == [COLUMNS[0]]
 
 

@@ -245,6 +245,17 @@ def full_sky_memory(wildcards):
     return 4000 + int(14 * 4e-6 * 12 * run.full_sky.nside**2 * components)
 
 
+def full_sky_threads(wildcards):
+    """One for small skies, which have little to share; 8 at nside 4096."""
+    return max(1, min(8, run_settings(wildcards).full_sky.nside // 512))
+
+
+def pairs_threads(wildcards):
+    """As many as the patches of a run's dataset have work for."""
+    patches = STUDY.datasets[run_settings(wildcards).dataset].patches
+    return 1 if patches.count * patches.pixels**2 < 10**7 else 8
+
+
 def training_memory(wildcards):
     """MB of a training; one that compares its epochs' networks holds the validation set."""
     compares = run_settings(wildcards).training.select.swept

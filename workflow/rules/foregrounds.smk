@@ -44,7 +44,7 @@ rule add_small_scales:
         run=one_of(FOREGROUNDS),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: pairs_threads
     resources:
         mem_mb=maps_memory("test", None),
         runtime=60,
@@ -164,11 +164,12 @@ rule large_scales:
         run=one_of(FULL_SKY),
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: full_sky_threads
     resources:
         mem_mb=full_sky_memory,
         runtime=120,
     params:
+        truth=lambda wildcards: run_settings(wildcards).amplitude == "truth",
         dataset=lambda wildcards: run_settings(wildcards).dataset,
         patches=run_patches,
         fwhm_arcmin=lambda wildcards: STUDY.datasets[
@@ -200,7 +201,7 @@ rule full_sky:
         run=one_of(FULL_SKY),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: full_sky_threads
     resources:
         mem_mb=full_sky_memory,
         runtime=240,
@@ -229,7 +230,7 @@ rule judge_sky:
         run=one_of(FULL_SKY),
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: full_sky_threads
     resources:
         mem_mb=full_sky_memory,
         runtime=240,
@@ -258,7 +259,7 @@ rule compare_skies:
         run=one_of(MANY_SKIES),
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: full_sky_threads
     resources:
         mem_mb=full_sky_memory,
         runtime=240,

@@ -17,4 +17,5 @@ with job(snakemake.log[0]):
         full_sky=FullSky(**params.full_sky),
         fwhm_arcmin=params.fwhm_arcmin,
         dataset=params.dataset,
+        truth=params.truth,
     )

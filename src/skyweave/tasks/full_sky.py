@@ -58,11 +58,12 @@ def write_large_scales(
     full_sky: FullSky,
     fwhm_arcmin: float | None,
     dataset: str,
+    truth: bool = False,
 ) -> None:
     """Cut the sky at low resolution in tiles; write them, and maps of it at both resolutions.
 
     `tiles` gets T, and Q and U where polarization is wanted (n, y, x), at low resolution and with
-    `MARGIN`, and T at high resolution without.
+    `MARGIN`, and with `truth` T at high resolution, without.
     `large` is the sky at low resolution, T or T, Q, U, and `high` the map itself, T.
     """
     import healpy
@@ -84,10 +85,9 @@ def write_large_scales(
         for name, factor in factors.items()
     }
     wider = _wider(grid)
-    fields = {
-        "t_low": cut(alm, factors["low"], places, wider)[0],
-        "t_high": cut(alm, factors["high"], places, grid)[0],
-    }
+    fields = {"t_low": cut(alm, factors["low"], places, wider)[0]}
+    if truth:
+        fields["t_high"] = cut(alm, factors["high"], places, grid)[0]
     write_columns(high, {COLUMNS[0]: maps.pop("high")}, "uK_CMB", cards | _beam(high_arcmin))
     columns = [maps["low"]]
     if full_sky.polarization != "none":
@@ -165,7 +165,9 @@ def make_sky(
     finer = FINER if full_sky.second_stage else 1
     with h5py.File(tiles) as file:
         places = pd.DataFrame({name: np.asarray(file[name]) for name in ("lon", "lat")})
-        grid = PatchGrid(float(file.attrs["size_deg"]), file["t_high"].shape[-1] * finer)
+        grid = PatchGrid(
+            float(file.attrs["size_deg"]), (file["t_low"].shape[-1] - 2 * MARGIN) * finer
+        )
         overlap_deg = float(file.attrs["overlap_deg"])
         mosaics = [
             Mosaic(
