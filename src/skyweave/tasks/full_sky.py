@@ -160,48 +160,43 @@ def make_sky(
     small_scales = SmallScales.load(Path(network).parent)
     card = small_scales.network.card
     columns, cards = read_columns(large)
-    polarized = "q_low" in _fields(tiles)
-    _check_large(large, columns, full_sky.nside, COLUMNS if polarized else COLUMNS[:1])
+    fields: list[tuple[int, tuple[str, ...]]] = [(0, ("t_low",))]
+    if "q_low" in _fields(tiles):
+        fields.append((2, ("q_low", "u_low")))
+    _check_large(large, columns, full_sky.nside, COLUMNS[: 2 * len(fields) - 1])
+    del columns
     finer = FINER if full_sky.second_stage else 1
+    small, correlations = [], []
     with h5py.File(tiles) as file:
         places = pd.DataFrame({name: np.asarray(file[name]) for name in ("lon", "lat")})
-        grid = PatchGrid(
-            float(file.attrs["size_deg"]), (file["t_low"].shape[-1] - 2 * MARGIN) * finer
-        )
+        pixels = (file["t_low"].shape[-1] - 2 * MARGIN) * finer
+        grid = PatchGrid(float(file.attrs["size_deg"]), pixels)
         overlap_deg = float(file.attrs["overlap_deg"])
-        mosaics = [
-            Mosaic(
-                grid,
-                overlap_deg,
-                full_sky.nside,
-                spin=spin,
-                threads=threads,
-                variance=True,
-            )
-            for spin in ((0, 2) if polarized else (0,))
-        ]
         stages = _Stages(small_scales, realization, full_sky)
-        fields = [("t_low",), ("q_low", "u_low")]
-        for names, mosaic in zip(fields, mosaics, strict=False):
+        for spin, names in fields:
             # All tiles' first: what is at their edges is seen in all of them together.
             ratios = [
                 stages.ratios(_read(file, names, rows), rows, _truth(file, rows, names, card))
                 for rows in _batches(len(places), _TILES)
             ]
             even = np.stack([evened(one) for one in np.concatenate(ratios, axis=1)])
+            # One mosaic at a time: at nside 4096 that of Q and U has 4 GB.
+            mosaic = Mosaic(
+                grid, overlap_deg, full_sky.nside, spin=spin, threads=threads, variance=True
+            )
             for rows in _batches(len(places), 1 if full_sky.second_stage else _TILES):
                 low = _inner(_read(file, names, rows))
                 mosaic.add(stages.small(low, even[:, rows], rows), places[rows])
-    small = np.concatenate([mosaic.blended() for mosaic in mosaics])
-    if polarized and full_sky.bb_over_ee:
-        inside = read_mask(mask)
-        patches = small_scales.patches
-        small[1:] = _with_ratio(small[1:], inside, patches, full_sky, full_sky.bb_over_ee)
+            small.append(mosaic.blended())
+            correlations.append(mosaic.correlation())
+            del mosaic
+    if full_sky.bb_over_ee and len(small) == 2:
+        inside, patches = read_mask(mask), small_scales.patches
+        small[1] = _with_ratio(small[1], inside, patches, full_sky, full_sky.bb_over_ee)
     low_arcmin, high_arcmin = small_scales.patches.low_arcmin, small_scales.patches.high_arcmin
-    maps = {
-        name: np.asarray(values, np.float32) + added
-        for (name, values), added in zip(columns.items(), small, strict=True)
-    }
+    maps = dict(zip(COLUMNS, (one for part in small for one in part), strict=False))
+    for name, values in read_columns(large)[0].items():
+        maps[name] += values
     own = {
         "RUN": (run, "name of the run"),
         "NETSHA": (sha256(network), ""),
@@ -209,7 +204,7 @@ def make_sky(
         "SEED": (card.seed, "root of all random numbers"),
         "NOISEIN": (small_scales.noise, "rms of the noise in the network's input"),
         "LARGEFWH": (low_arcmin, "arcmin, beam of the large scales"),
-        "OVERLAPR": (mosaics[0].correlation(), "correlation of tiles where they overlap"),
+        "OVERLAPR": (correlations[0], "correlation of tiles where they overlap"),
         "CREATOR": (f"skyweave {versions()['skyweave']}", ""),
     }
     write_columns(out, maps, "uK_CMB", cards | own | _beam(high_arcmin / finer))
