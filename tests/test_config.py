@@ -225,6 +225,9 @@ def test_a_mistake_is_one_line(key, value, where, expected, found):
 def test_the_second_stage_needs_a_step_of_four_in_resolution():
     """Its large scales are the small ones of the first, four times smaller."""
     values = changed("runs.forse.full_sky.second_stage", True)
+    with pytest.raises(UserError, match=r"full_sky\.nside: expected .* a beam of 3 arcmin"):
+        parse(values)
+    values["runs"]["forse"]["full_sky"]["nside"] = 2048
     parse(values)
     values["datasets"]["dust"]["patches"]["high_arcmin"] = 16
     with pytest.raises(UserError) as caught:
@@ -249,6 +252,34 @@ def test_what_is_at_its_limit_is_possible():
     values["runs"]["forse"]["full_sky"]["realizations"] = 1
     values["runs"]["forse"]["training"]["select"] = {"by": "loss"}
     assert parse(values).runs["forse"].training.select.by == "loss"
+
+
+def test_a_selection_of_a_foreground_run_is_by_superposition():
+    values = changed("runs.forse.training.select", {"every_epochs": 3})
+    select = parse(values).runs["forse"].training.select
+    assert (select.by, select.every_epochs) == ("superposition", 3)
+
+
+def test_a_template_with_a_path_is_a_file():
+    values = changed("runs.forse.full_sky.template", {"path": "qu.fits"})
+    assert parse(values).runs["forse"].full_sky.template.source == "file"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("nside", 32, "nside: expected one whose band limit lies beyond a beam of 12 arcmin"),
+        ("overlap_deg", 1e-9, r"overlap_deg: expected two pixels \(0.15625\) to half of"),
+        ("polarization", "none", "bb_over_ee: expected `polarization: intensity` or `stokes`"),
+        ("template", {"unit": "K"}, "template.unit: expected `source: file` with it"),
+        ("template", {"fwhm_arcmin": 7}, "template.fwhm_arcmin: expected `source: file` with it"),
+    ],
+)
+def test_a_full_sky_that_cannot_be_is_refused(key, value, said):
+    values = changed("runs.forse.full_sky.bb_over_ee", 0.5)
+    values["runs"]["forse"]["full_sky"][key] = value
+    with pytest.raises(UserError, match=rf"full_sky\.{said}"):
+        parse(values)
 
 
 def test_foregrounds_are_trained_as_published():

@@ -1,7 +1,6 @@
 localrules:
     fetch_template,
     draw_foregrounds,
-    draw_full_sky,
 
 
 rule pairs:
@@ -204,7 +203,7 @@ rule full_sky:
     threads: full_sky_threads
     resources:
         mem_mb=full_sky_memory,
-        runtime=240,
+        runtime=full_sky_runtime,
     params:
         full_sky=lambda wildcards: sky_settings(wildcards, {"realizations"}),
     message:
@@ -277,6 +276,7 @@ rule draw_full_sky:
         branch(lambda wildcards: wildcards.run in MANY_SKIES, then=rules.compare_skies.output),
         rules.large_scales.output,
         rules.judge_sky.output,
+        "<results>/sky/{run}/sky_0.fits",
         mask=run_dataset("mask.fits"),
     output:
         map=report(

@@ -21,7 +21,8 @@ rule train:
         runtime=240,
     params:
         seed=STUDY.seed,
-        run=lambda wildcards: plain(run_settings(wildcards)),
+        # What is made with the network afterwards is no reason to train it again.
+        run=lambda wildcards: run_settings(wildcards).model_dump(mode="json", exclude={"full_sky"}),
         # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
         state=lambda wildcards, output: output.network.replace("network.keras", "state"),
     message:

@@ -31,7 +31,14 @@ from skyweave.config.runs import (
     Selection,
     Training,
 )
-from skyweave.config.sky import HealpixMap, Mask, Patches, PointSources, SkyDataset
+from skyweave.config.sky import (
+    HealpixMap,
+    Mask,
+    Patches,
+    PointSources,
+    SkyDataset,
+    least_fwhm_arcmin,
+)
 
 #: Fewest patches that a band of Minkowski functionals is made of.
 _FEWEST = 4
@@ -160,10 +167,17 @@ def _check_foregrounds(where: str, run: ForegroundsRun, dataset: SkyDataset) -> 
     sky = run.full_sky
     if sky is None:
         return
-    if sky.overlap_deg > patches.size_deg / 2:
+    least = 2 * patches.size_deg / patches.pixels
+    if not least <= sky.overlap_deg <= patches.size_deg / 2:
         raise ValueError(
-            f"{where}.full_sky.overlap_deg: expected at most half of patches.size_deg "
-            f"({patches.size_deg:g}), found {sky.overlap_deg:g}"
+            f"{where}.full_sky.overlap_deg: expected two pixels ({least:g}) to half of "
+            f"patches.size_deg ({patches.size_deg:g}), found {sky.overlap_deg:g}"
+        )
+    smallest = patches.high_arcmin / (4 if sky.second_stage else 1)
+    if smallest < least_fwhm_arcmin(sky.nside):
+        raise ValueError(
+            f"{where}.full_sky.nside: expected one whose band limit lies beyond a beam of "
+            f"{smallest:g} arcmin, found {sky.nside} (for {least_fwhm_arcmin(sky.nside):.3g})"
         )
     if sky.second_stage and patches.high_arcmin > patches.low_arcmin / 4:
         raise ValueError(

@@ -1,6 +1,7 @@
 """Settings of networks, their training and their judgement."""
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -234,6 +235,14 @@ class ForegroundsTraining(Training):
         Selection(by="superposition", every_epochs=59), description="Which epoch's network is kept."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _selects_by_superposition(cls, values: Any) -> Any:
+        """Also where something else is said of the selection: no loss tells networks apart."""
+        if isinstance(values, Mapping) and isinstance(values.get("select"), Mapping):
+            return {**values, "select": {"by": "superposition", **values["select"]}}
+        return values
+
 
 class ForegroundsAdversarial(Adversarial):
     """ForSE's discriminator, which sees small scales alone."""
@@ -261,9 +270,21 @@ class PolarizationTemplate(Settings):
         5.0, description="With `file`: beam of its Q and U, FWHM in arcmin."
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _a_path_is_a_file_s(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and values.get("path") is not None:
+            return {"source": "file", **values}
+        return values
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         check_path(self.path, self.source, "file")
+        if self.source == "cosmoglobe":
+            for key, default in (("unit", None), ("fwhm_arcmin", 5.0)):
+                found = getattr(self, key)
+                if found != default:
+                    raise ValueError(f"{key}: expected `source: file` with it, found {found!r}")
         return self
 
 
@@ -302,6 +323,10 @@ class FullSky(Settings):
     def _possible(self) -> Self:
         if self.nside & (self.nside - 1):
             raise ValueError(f"nside: expected a power of two, found {self.nside}")
+        if self.polarization == "none" and self.bb_over_ee is not None:
+            raise ValueError(
+                "bb_over_ee: expected `polarization: intensity` or `stokes` with it, found none"
+            )
         return self
 
 

@@ -179,7 +179,7 @@ class SkyDataset(Settings):
             ("patches.high_arcmin", patches.high_arcmin),
             ("mask.smooth_deg", 60 * self.mask.smooth_deg),
         ):
-            least = _least_fwhm_arcmin(self.map.nside)
+            least = least_fwhm_arcmin(self.map.nside)
             if 0 < fwhm < least:
                 unit, scale = ("deg", 60) if key.endswith("deg") else ("arcmin", 1)
                 raise ValueError(
@@ -229,6 +229,6 @@ def _pixel_arcmin(nside: int) -> float:
     return 60 * degrees(sqrt(pi / 3)) / nside
 
 
-def _least_fwhm_arcmin(nside: int) -> float:
+def least_fwhm_arcmin(nside: int) -> float:
     """Beam that has fallen to a tenth at the band limit 3 nside - 1 of HEALPix maps."""
     return degrees(4 * sqrt(log(2) * log(10)) / (3 * nside - 1)) * 60
