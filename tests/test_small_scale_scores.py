@@ -16,10 +16,12 @@ from skyweave.simulation.gaussian import white_modes
 from skyweave.statistics.small_scale_scores import (
     SmallScaleStatistics,
     beam_multipole,
+    resampled,
     score_table,
     scores,
+    sky_blocks,
 )
-from skyweave.statistics.superposition import superposition_ceiling
+from skyweave.statistics.superposition import superposition, superposition_ceiling
 from skyweave.statistics.windows import Windows
 
 GRID, LOW, HIGH, COUNT = PatchGrid(10.0, 64), 80.0, 20.0, 60
@@ -248,7 +250,42 @@ def test_the_table_holds_the_scores(tables, measured):
         assert rows.to_dict() == found(measured[name], measured["truth"])
 
 
-def test_ceilings_are_those_of_halves_of_the_truth(tables):
+def test_ceilings_are_what_two_sets_of_as_many_patches_reach():
+    """Of one law, drawn anew: an overlap lacks 1 by an error, which falls as 1/√n."""
+    count, sets = 24, 20
+    draws = generator(8, "curves").standard_normal((2 * sets, count, 1, 32))
+    curves = np.sin(np.linspace(0, 3, 32)) + 0.2 * np.cumsum(draws, axis=-1) / 6
+    pairs = [superposition(*curves[2 * i : 2 * i + 2])[0] for i in range(sets)]
+    told = [
+        1 - (1 - superposition_ceiling(one, generator(9, i)).mean()) / np.sqrt(2)
+        for i, one in enumerate(curves)
+    ]
+    error = np.std(pairs, ddof=1) / np.sqrt(sets)
+    assert error < 0.03
+    assert abs(np.mean(pairs) - np.mean(told)) < 3 * error
+
+
+def test_patches_that_share_their_sky_count_once():
+    """The scatter of a mean of ten cells with four equal patches each: that of ten numbers."""
+    values = np.repeat(generator(10, "cells").standard_normal(10), 4)
+    cells, rng = np.repeat(np.arange(10), 4), generator(11, "draws")
+    spread = {
+        name: np.std([values[resampled(40, rng, blocks)].mean() for _ in range(2000)])
+        for name, blocks in (("cells", cells), ("patches", None))
+    }
+    assert spread["cells"] == pytest.approx(values.std() / np.sqrt(10), rel=0.06)
+    assert spread["patches"] == pytest.approx(values.std() / np.sqrt(40), rel=0.06)
+
+
+def test_blocks_are_as_wide_as_a_patch():
+    lon, lat = np.linspace(0, 350, 36), np.full(36, 45.0)
+    blocks = sky_blocks(lon, lat, 10.0)
+    assert len(np.unique(blocks)) == len({*blocks}) >= 10
+    assert (np.unique(blocks, return_counts=True)[1] <= 4).all()
+    assert sky_blocks(lon[:3], lat[:3], 10.0) is None, "three cells have no scatter"
+
+
+def test_ceilings_are_those_of_the_truth(tables):
     table = tables[0]
     overlaps = table["statistic"].str.startswith("overlap_")
     assert table.loc[~overlaps, ["ceiling", "ceiling_low"]].isna().all(axis=None)

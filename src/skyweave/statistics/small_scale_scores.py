@@ -155,6 +155,29 @@ def scores(
     return found
 
 
+def resampled(count: int, rng: np.random.Generator, blocks: np.ndarray | None = None) -> np.ndarray:
+    """Patches of a bootstrap: as many, or as many blocks (count,) of them, drawn with return."""
+    if blocks is None:
+        return rng.integers(count, size=count)
+    names = np.unique(blocks)
+    chosen = rng.choice(names, len(names))
+    return np.concatenate([np.flatnonzero(blocks == name) for name in chosen])
+
+
+def sky_blocks(lon: np.ndarray, lat: np.ndarray, size_deg: float) -> np.ndarray | None:
+    """Numbers (n,) of the HEALPix cells, as wide as a patch or wider, that patches lie in.
+
+    Patches of one cell overlap, those of others less or not. None where they lie in fewer than
+    four cells, which say nothing of their scatter.
+    """
+    import healpy
+
+    cell_deg = np.degrees(healpy.nside2resol(1))
+    nside = 2 ** max(int(np.floor(np.log2(cell_deg / size_deg))), 0)
+    cells = healpy.ang2pix(nside, lon, lat, lonlat=True)
+    return cells if len(np.unique(cells)) >= 4 else None
+
+
 def score_table(
     truth: SmallScaleStatistics,
     methods: Mapping[str, SmallScaleStatistics],
@@ -164,23 +187,29 @@ def score_table(
     high_arcmin: float,
     baseline: str,
     names: Mapping[str, str],
+    blocks: np.ndarray | None = None,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Scores of each method with errors, and the others' gains over `baseline`.
 
     Columns of the first, behind `names`: field, method, statistic, value, error, ceiling (what two
-    halves of the true patches reach on average, for overlaps), ceiling_low (the quantile below
+    sets of as many patches of the true law reach, for overlaps), ceiling_low (the quantile below
     which two sets are different), n; of the second: field, method, statistic, gain (above 0 is
-    better than the baseline), error. Errors by bootstrap over the patches, the same drawn for all.
+    better than the baseline), error. Errors by bootstrap, the same draws for all: of patches, or
+    of `blocks` (n,) of them, by number, that share some of their sky. The ceiling comes from
+    halves of the true patches, whose overlap is as far from 1 as that of whole sets times √2.
     """
     beams = low_arcmin, high_arcmin
     count = len(truth.cl)
-    drawn = [rng.integers(count, size=count) for _ in range(_DRAWS)]
+    drawn = [resampled(count, rng, blocks) for _ in range(_DRAWS)]
     values, samples = {}, {}
     for name, made in methods.items():
         values[name] = scores(made, truth, *beams)
         each = [scores(made.take(rows), truth.take(rows), *beams) for rows in drawn]
         samples[name] = {key: np.array([one[key] for one in each]) for key in values[name]}
-    ceilings = {field: superposition_ceiling(curves, rng) for field, curves in truth.curves.items()}
+    ceilings = {
+        field: 1 - (1 - superposition_ceiling(curves, rng)) / np.sqrt(2)
+        for field, curves in truth.curves.items()
+    }
     rows, gains = [], []
     for name in methods:
         for (field, statistic), value in values[name].items():
@@ -189,8 +218,8 @@ def score_table(
             ceiling = ceiling_low = np.nan
             sign = -1.0
             if statistic.startswith("overlap_"):
-                halves = ceilings[field][:, STATISTICS.index(statistic.removeprefix("overlap_"))]
-                ceiling, ceiling_low = halves.mean(), np.quantile(halves, _CEILING_LOW)
+                reached = ceilings[field][:, STATISTICS.index(statistic.removeprefix("overlap_"))]
+                ceiling, ceiling_low = reached.mean(), np.quantile(reached, _CEILING_LOW)
                 sign = 1.0
             numbers = {"value": value, "error": error, "ceiling": ceiling}
             rows.append(row | numbers | {"ceiling_low": ceiling_low, "n": count})
