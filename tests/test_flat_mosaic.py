@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from skyweave.errors import UserError
-from skyweave.flat.mosaic import join, resample, smooth, sub_patches
+from skyweave.flat.mosaic import join, resample, sharpen, smooth, sub_patches
 from skyweave.seeds import generator
 
 #: A quarter of the tile's side and half of that, as in ForSE+.
@@ -170,6 +170,49 @@ def test_smoothing_twice_is_smoothing_once_and_keeps_the_mean():
     np.testing.assert_allclose(smooth(maps, 4.0, 7.0, 7.0), maps)
 
 
+def steeper(ell):
+    return 1 + (ell / 500) ** 2
+
+
+def test_what_a_beam_leaves_alone_is_not_sharpened():
+    """Planes and saddles, which are harmonic, and any map where nothing is multiplied."""
+    y, x = np.ogrid[-20:20, -15:33]
+    maps = np.stack([3 + 0 * x * y, x + 2 * y, x * y, x**2 - y**2 + 1]).astype(float)
+    np.testing.assert_allclose(sharpen(maps, 4.0, steeper), maps, atol=1e-10)
+    maps = white("sharpen", shape=(2, 3, 20, 15))
+    before = maps.copy()
+    np.testing.assert_allclose(sharpen(maps, 4.0, np.ones_like), maps, atol=1e-12)
+    np.testing.assert_array_equal(maps, before)
+    np.testing.assert_allclose(
+        sharpen(maps, 4.0, lambda ell: 2 * steeper(ell))[1, 2].mean(), 2 * maps[1, 2].mean()
+    )
+
+
+def test_a_beam_is_undone_up_to_the_edges():
+    """Of a sky of long waves, of any phase, far better than with the mirror's bends (scipy)."""
+    pixels, size = 128, np.radians(10)
+    ell = np.array([20, 45, 80, 120, 170, 210, 240])
+    y, x = np.mgrid[:pixels, :pixels] * size / pixels
+    phase, angle = generator(3, "waves").uniform(0, 2 * np.pi, (2, 10, len(ell), 1, 1))
+    shape = ell[:, None, None]
+    waves = np.cos(shape * (np.cos(angle) * x + np.sin(angle) * y) + phase) / shape**0.85
+
+    def beam(ell, fwhm):
+        return np.exp(-((np.radians(fwhm / 60) * ell) ** 2) / (16 * np.log(2)))
+
+    def undo(ell):
+        return beam(np.minimum(ell, 300), 12) / beam(np.minimum(ell, 300), 60)
+
+    low, high = (np.sum(waves * beam(shape, fwhm), axis=1) for fwhm in (60, 12))
+    axis = np.pi * np.arange(pixels) / size
+    scale = np.hypot(axis[:, None], axis[None, :])
+    plain = fft.idctn(undo(scale) * fft.dctn(low, axes=(1, 2)), axes=(1, 2))
+    missing = np.std(high - low)
+    off = np.std(sharpen(low, 600 / pixels, undo) - high)
+    assert off < 0.3 * missing
+    assert off < 0.5 * np.std(plain - high)
+
+
 ZEROS = np.zeros((2, 16, 16))
 
 
@@ -192,6 +235,9 @@ ZEROS = np.zeros((2, 16, 16))
         (lambda: smooth(ZEROS, 1, 12, 3), r"smoothing: expected 0 <= .*found \(12, 3, 1\)"),
         (lambda: smooth(ZEROS, 0, 1, 3), "smoothing: expected 0 <="),
         (lambda: smooth(ZEROS + np.inf, 1, 1, 3), "maps: expected finite values"),
+        (lambda: sharpen(ZEROS, 0, steeper), "sharpening: expected at least 3 pixels a side, wide"),
+        (lambda: sharpen(ZEROS[..., :2], 1, steeper), r"found \(16, 2, 1\)"),
+        (lambda: sharpen(ZEROS * np.nan, 1, steeper), "maps: expected finite values"),
     ],
 )
 def test_what_cannot_be_done_is_refused_in_a_line(call, message):

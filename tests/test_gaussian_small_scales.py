@@ -3,14 +3,17 @@
 import numpy as np
 import pytest
 
-from skyweave.data.scaling import location_and_scale, ratio
+from skyweave.data.scaling import MinMax, location_and_scale, ratio
 from skyweave.errors import UserError
 from skyweave.estimators.gaussian_small_scales import Law, gaussian_small_scales, power_laws
 from skyweave.flat.beam import gaussian_beam
 from skyweave.flat.fourier import Bins, bin_power, forward, inverse, power
 from skyweave.flat.grid import PatchGrid
+from skyweave.flat.taper import cosine_taper
 from skyweave.seeds import generator
 from skyweave.simulation.gaussian import white_modes
+from skyweave.statistics.minkowski import functionals
+from skyweave.statistics.superposition import superposition, superposition_ceiling
 
 GRID, LOW, HIGH, SLOPE = PatchGrid(20.0, 160), 80.0, 15.0, -2.6
 #: Each patch is so much brighter than the last.
@@ -30,8 +33,26 @@ def seen(fields, fwhm):
 
 
 def filled(fields, **given):
+    return filled_from(seen(fields, LOW), **given)
+
+
+def filled_from(low, **given):
     options = {"seed": 3, "identity": ("a",)} | given
-    return gaussian_small_scales(seen(fields, LOW), GRID, LOW, HIGH, **options)
+    return gaussian_small_scales(low, GRID, LOW, HIGH, **options)
+
+
+def tapered_modes(maps, grid):
+    """Of maps without their weighted mean: a made patch is not periodic."""
+    taper = cosine_taper(grid, 0.15 * grid.size_deg)
+    mean = np.sum(maps * taper, axis=(1, 2), keepdims=True) / taper.sum()
+    return forward((maps - mean) * taper, grid)
+
+
+def relative_bands(maps, amplitudes, bins):
+    """Mean power in bands, each patch's over its amplitude."""
+    modes = tapered_modes(maps, GRID)
+    relative = power(modes, modes, GRID) / amplitudes[:, None, None]
+    return bin_power(relative.mean(axis=0), GRID, bins)
 
 
 def test_the_law_is_found(fields):
@@ -44,14 +65,16 @@ def test_the_law_is_found(fields):
 
 
 def test_the_spectrum_is_that_of_the_high_resolution(fields):
-    """Of the ensemble, at the multipoles that are drawn: as far off as the fitted law is."""
+    """Of the ensemble, at the multipoles that are drawn: as far off as the fitted law is.
+
+    On a mean that is far larger, so that no patch is brighter here than there.
+    """
     bins = Bins.linear(250, 1000, 150)
-    bands = []
-    for maps in (filled(fields), seen(fields, HIGH)):
-        modes = forward(maps, GRID)
-        relative = power(modes, modes, GRID) / AMPLITUDES[:, None, None]
-        bands.append(bin_power(relative.mean(axis=0), GRID, bins))
-    amplitudes, slope = power_laws(seen(fields, LOW), GRID, LOW)
+    low, high = (seen(fields, fwhm) for fwhm in (LOW, HIGH))
+    mean = 20 * low.std(axis=(1, 2), keepdims=True)
+    found = filled_from(low + mean)
+    bands = [relative_bands(maps, AMPLITUDES, bins) for maps in (found, high)]
+    amplitudes, slope = power_laws(low + mean, GRID, LOW)
     off = np.mean(amplitudes / AMPLITUDES) * (bins.centres(GRID) / 80) ** (slope - SLOPE)
     np.testing.assert_allclose(bands[0] / bands[1] / off, 1, atol=0.03)
 
@@ -294,29 +317,140 @@ def test_what_is_no_law_is_one_line(values, expected):
 def test_small_scales_follow_a_law_that_is_given(patches, law):
     """At multipoles that the low resolution has none of, the power is that of the truth."""
     low, high, amplitudes = patches
-    found = gaussian_small_scales(low, GRID, LOW, HIGH, seed=3, identity=("law",), law=law)
+    found = filled_from(low, identity=("law",), law=law)
     bins = Bins.linear(250, 1000, 150)
-    bands = []
-    for maps in (found, high):
-        modes = forward(maps, GRID)
-        relative = power(modes, modes, GRID) / amplitudes[:, None, None]
-        bands.append(bin_power(relative.mean(axis=0), GRID, bins))
+    bands = [relative_bands(maps, amplitudes, bins) for maps in (found, high)]
     off = np.mean(law.amplitudes(low, GRID, LOW) / amplitudes)
     off = off * (bins.centres(GRID) / 80) ** (law.slope - SLOPE)
     np.testing.assert_allclose(bands[0] / bands[1] / off, 1, atol=0.03)
     assert abs(off - 1).max() < 0.1
 
 
-def test_a_law_decides_slope_and_amplitude_only(patches):
-    """The draw is the same: what is added goes with the root of the amplitude."""
-    low = patches[0][:3]
-    options = {"seed": 3, "identity": ("draw",)}
-    once, four_times = (
-        gaussian_small_scales(low, GRID, LOW, HIGH, law=Law(SLOPE, offset, 1.0), **options) - low
-        for offset in (0.0, np.log(4))
+def drawn(low, **given):
+    """What two draws of small scales differ by."""
+    one, other = (
+        gaussian_small_scales(low, GRID, LOW, HIGH, seed=seed, identity=("draw",), **given)
+        for seed in (3, 4)
     )
+    return one - other
+
+
+def test_a_law_decides_slope_and_amplitude_only(patches):
+    """The draw is the same: what is drawn goes with the root of the amplitude."""
+    low = patches[0][:3]
+    once, four_times = (drawn(low, law=Law(SLOPE, offset, 1.0)) for offset in (0.0, np.log(4)))
     np.testing.assert_allclose(four_times, 2 * once, atol=1e-9 * low.max())
     slope = power_laws(low, GRID, LOW)[1]
-    own = gaussian_small_scales(low, GRID, LOW, HIGH, **options)
-    as_law = gaussian_small_scales(low, GRID, LOW, HIGH, law=Law(slope, 0.0, 1.0), **options)
+    own = filled_from(low)
+    as_law = filled_from(low, law=Law(slope, 0.0, 1.0))
     np.testing.assert_allclose(as_law, own, rtol=1e-9)
+
+
+def test_small_scales_grow_with_the_brightness(patches):
+    """In proportion, from 1 to 3 across a patch; their mean power is the law's. Of any sign."""
+    low = patches[0]
+    bright = np.linspace(1, 3, GRID.pixels) * low
+    law = Law(SLOPE, 0.0, 1.0)
+    found = drawn(bright, law=law)
+    even = found / bright
+    even /= even.std(axis=(1, 2), keepdims=True)
+    columns = np.mean(even**2, axis=(0, 1)).reshape(4, -1).mean(axis=1)
+    # 40 patches of some 500 waves each, in four parts.
+    np.testing.assert_allclose(columns, 1, atol=0.05)
+    bins = Bins.linear(300, 900, 150)
+    spectrum = (GRID.ell.clip(GRID.ell_fundamental) / 80) ** SLOPE
+    modes = tapered_modes(even, GRID)
+    shape = bin_power(power(modes, modes, GRID).mean(axis=0), GRID, bins)
+    theory = bin_power(spectrum * gaussian_beam(GRID.ell, HIGH) ** 2, GRID, bins)
+    np.testing.assert_allclose(shape / theory / np.mean(shape / theory), 1, atol=0.05)
+    np.testing.assert_allclose(drawn(-bright, law=law), found, atol=1e-9 * found.max())
+    # There nothing is left of the low resolution: all is drawn.
+    high_pass = np.where(GRID.ell > 300, GRID.mode_weight, 0)
+    modes = forward(found, GRID)
+    variance = np.sum(high_pass * power(modes, modes, GRID), axis=(1, 2))
+    law_s = 2 * np.sum(high_pass * spectrum * gaussian_beam(GRID.ell, HIGH) ** 2)
+    over = variance / (law_s * law.amplitudes(bright, GRID, LOW))
+    assert over.mean() == pytest.approx(1, abs=0.05)
+
+
+# A Gaussian sky, of which patches are cut
+
+
+WIDE, CUT, CUT_LOW, CUT_HIGH, CUT_SLOPE = PatchGrid(20.0, 256), PatchGrid(10.0, 128), 60, 12, -2.7
+
+
+@pytest.fixture(scope="module")
+def cut():
+    """Low and high resolution and what is made of the low, (48, y, x), not periodic."""
+    ell = np.maximum(WIDE.ell, WIDE.ell_fundamental)
+    seen = {CUT_LOW: [], CUT_HIGH: []}
+    for index in range(48):
+        field = white_modes(generator(6, "cut", index), WIDE) * np.sqrt((ell / 80) ** CUT_SLOPE)
+        for fwhm, maps in seen.items():
+            maps.append(inverse(field * gaussian_beam(WIDE.ell, fwhm), WIDE)[64:192, 64:192])
+    low, high = (np.stack(maps) for maps in seen.values())
+    mean = 20 * low.std()
+    law = Law.fit(low + mean, high + mean, CUT, CUT_LOW, CUT_HIGH)
+    options = {"seed": 3, "identity": ("cut",), "law": law}
+    return (
+        low + mean,
+        high + mean,
+        gaussian_small_scales(low + mean, CUT, CUT_LOW, CUT_HIGH, **options),
+    )
+
+
+@pytest.fixture(scope="module")
+def independent(cut):
+    """The low resolution and a field of power C (b_high² - b_low²) that knows nothing of it."""
+    ell = np.maximum(CUT.ell, CUT.ell_fundamental)
+    beams = [gaussian_beam(ell, fwhm) ** 2 for fwhm in (CUT_HIGH, CUT_LOW)]
+    factor = np.sqrt((ell / 80) ** CUT_SLOPE * (beams[0] - beams[1]))
+    white = [white_modes(generator(6, "independent", i), CUT) for i in range(len(cut[0]))]
+    return cut[0] + inverse(np.stack(white) * factor, CUT)
+
+
+def test_small_scales_of_a_gaussian_sky_have_their_rms(cut, independent):
+    """To the edges: an independent field has half as much again, C (b_high - b_low)² is less."""
+    low, high, made = cut
+    assert (made - low).std() / (high - low).std() == pytest.approx(1, abs=0.05)
+    assert (independent - low).std() / (high - low).std() > 1.4
+
+
+def test_spectra_of_a_gaussian_sky_are_its_own(cut):
+    """Up to where the high resolution's beam ends, in the errors of the difference, below 5 %."""
+    bins = Bins((*np.arange(36, 325, 36), *np.arange(400, 1500, 100)))
+    bands = []
+    for maps in cut[1:]:
+        modes = tapered_modes(maps, CUT)
+        bands.append(bin_power(power(modes, modes, CUT), CUT, bins))
+    differ = bands[1] - bands[0]
+    error = differ.std(axis=0, ddof=1) / len(differ) ** 0.5
+    assert np.max(np.abs(differ.mean(axis=0)) / error) < 4
+    assert np.max(error / bands[0].mean(axis=0)) < 0.05
+
+
+def test_small_scales_are_correlated_with_large_ones_as_the_truth_s(cut):
+    """Up to where the low resolution has 3 % of its power left; beyond 0.3 % nothing is known."""
+    bins = Bins((*np.arange(36, 253, 36), 600, 900))
+    low, high, made = (tapered_modes(maps, CUT) for maps in cut)
+
+    def correlation(modes):
+        cross, own, other = (
+            bin_power(power(a, b, CUT).mean(axis=0), CUT, bins)
+            for a, b in ((low, modes), (low, low), (modes, modes))
+        )
+        return cross / np.sqrt(own * other)
+
+    np.testing.assert_allclose(correlation(made)[:6], correlation(high)[:6], atol=0.03)
+    np.testing.assert_allclose(correlation(made)[:4], 1, atol=0.05)
+    assert abs(correlation(made)[-1]) < 0.05
+
+
+def test_ratios_of_a_gaussian_sky_look_as_its_own(cut, independent):
+    """Minkowski functionals lie over the truth's as its halves do over each other."""
+    low, high, made = cut
+    curves = [functionals(MinMax.fit(x / low).apply(x / low)) for x in (high, made, independent)]
+    least = np.quantile(superposition_ceiling(curves[0], generator(6, "halves")), 0.1, axis=0)
+    assert (superposition(*curves[:2]) > least).all()
+    # An area above a threshold is the least that tells fields apart.
+    assert (superposition(curves[0], curves[2]) < least)[1:].all()

@@ -4,6 +4,7 @@ So a network that knows one size of pixels sees finer ones (ForSE+, arXiv:2406.1
 beneath its tile is resampled, cut, filled with smaller scales and put together.
 """
 
+from collections.abc import Callable
 from math import isqrt
 
 import numpy as np
@@ -105,6 +106,43 @@ def smooth(
     modes = fft.dctn(maps, axes=(-2, -1))
     modes *= rows[:, None] * columns[None, :]
     return fft.idctn(modes, axes=(-2, -1))
+
+
+def sharpen(
+    maps: np.ndarray, pixel_arcmin: float, transfer: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Maps (..., y, x) float64 whose modes are multiplied by `transfer` of their multipole (y, x).
+
+    The modes are those of `smooth`, but of the map less the map of constant Laplacian that goes on
+    with its slope at the edges. The mirror would bend that slope, which has power at all multipoles
+    and far more than what a beam leaves of the sky where it ends. What is taken away is added
+    again, all but its mean unchanged, as a Gaussian beam leaves harmonic functions. Raises
+    `UserError` for pixels without a size, fewer than three a side and values that are not finite.
+    """
+    maps = _finite(maps)
+    if min(maps.shape[-2:]) < 3 or pixel_arcmin <= 0:
+        expected = "at least 3 pixels a side, wider than 0"
+        raise UserError("sharpening", expected, (*maps.shape[-2:], pixel_arcmin))
+    pixel = np.radians(pixel_arcmin / 60)
+    rows, columns = (np.pi * np.arange(pixels) / pixels for pixels in maps.shape[-2:])
+    # What the mirrored map's discrete Laplacian multiplies its modes by, but for the mean's.
+    laplacian = 2 * (np.cos(rows)[:, None] + np.cos(columns)[None, :]) - 4
+    laplacian[0, 0] = -np.inf
+    sloped = fft.dctn(_outward(maps), axes=(-2, -1)) / -laplacian
+    modes = fft.dctn(maps, axes=(-2, -1)) - sloped
+    modes *= transfer(np.hypot(rows[:, None], columns[None, :]) / pixel)
+    return fft.idctn(modes + sloped, axes=(-2, -1))
+
+
+def _outward(maps: np.ndarray) -> np.ndarray:
+    """Slopes out of maps (..., y, x) at their edges, a pixel, on the outermost pixels; 0 inside."""
+    out = np.zeros_like(maps)
+    for axis in (-2, -1):
+        slope, values = np.moveaxis(out, axis, 0), np.moveaxis(maps, axis, 0)
+        # From between the first two and the next two pixels on to the edge.
+        slope[0] += 2 * (values[0] - values[1]) - (values[1] - values[2])
+        slope[-1] += 2 * (values[-1] - values[-2]) - (values[-2] - values[-3])
+    return out
 
 
 def _finite(maps: np.ndarray) -> np.ndarray:
