@@ -1,6 +1,7 @@
 """Benchmarks: their records and page, and that both sides of a comparison do the same work."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from skyweave.flat.fourier import Bins, bin_power, forward, power
 from skyweave.flat.grid import PatchGrid
 from skyweave.simulation.optical_depth import tau_cl
 from skyweave.simulation.spectra import SpectraTable
+from skyweave.training import runtime
 
 ENTRY = {
     "name": "simulation",
@@ -290,6 +292,20 @@ def test_the_sky_is_measured():
         assert measured.ratio == pytest.approx(measured.peer / measured.ours)
     cost = sky.minkowski_thresholds(blocks=1, pixels=32)
     assert cost.ratio == pytest.approx(cost.ours / cost.peer)
+
+
+def test_the_memory_of_the_second_stage_is_measured(monkeypatch):
+    """Of few large tiles, in this process, whose threads are set already."""
+    assert sky._elsewhere(os.getpid) != os.getpid()
+    prepare = runtime.prepare
+    monkeypatch.setattr(runtime, "prepare", lambda seed, _: prepare(seed))
+    monkeypatch.setattr(sky, "_elsewhere", lambda call, *arguments: call(*arguments))
+    few = sky.Patches(size_deg=40, pixels=32, low_arcmin=1600, high_arcmin=240)
+    measured = sky.second_stage_memory(nside=64, patches=few)
+    assert 0.2 < measured.ours < 5
+    assert measured.peer == 64
+    assert measured.ratio == pytest.approx(measured.peer / measured.ours)
+    assert "54 tiles of 40° and 32² pixels" in measured.note
 
 
 # Training
