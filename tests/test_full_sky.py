@@ -24,7 +24,7 @@ from skyweave.networks.card import Card, save_network
 from skyweave.seeds import generator
 from skyweave.sky.harmonic import evaluate, gaussian_window
 from skyweave.sky.projection import patch_directions, to_patch_frame
-from skyweave.sky.skymap import SkyMap, read_columns, write_columns, write_mask
+from skyweave.sky.skymap import SkyMap, column_names, read_columns, write_columns, write_mask
 from skyweave.sky.tiles import layout, tiles_at
 from skyweave.tasks import full_sky
 from skyweave.tasks.foregrounds import SmallScales
@@ -286,6 +286,31 @@ def test_a_template_gives_its_fraction_and_angle(study):
     calm = np.abs(lat) < 40
     np.testing.assert_allclose((q / t)[calm], 0.1, atol=0.005)
     np.testing.assert_allclose((u / t)[calm], -0.05, atol=0.005)
+
+
+def test_columns_are_read_by_name(study):
+    path = study("qu") / "large.fits"
+    every, cards = read_columns(path)
+    some, same = read_columns(path, COLUMNS[1:])
+    assert column_names(path) == list(every) == list(COLUMNS)
+    assert list(some) == list(COLUMNS[1:])
+    assert same == cards
+    for name, values in some.items():
+        assert values.dtype == np.float32
+        np.testing.assert_array_equal(values, every[name])
+    assert read_columns(path, ())[0] == {}
+    with pytest.raises(UserError, match="expected a map written by skyweave, found another"):
+        read_columns(study("t") / "large.fits", COLUMNS)
+
+
+@pytest.mark.parametrize("size", [3000, 6000, 40_000])
+@pytest.mark.filterwarnings("ignore:Error validating header", "ignore:File may have been truncated")
+def test_a_file_that_is_cut_off_is_named(study, tmp_path, size):
+    path = tmp_path / "large.fits"
+    path.write_bytes((study("t") / "large.fits").read_bytes()[:size])
+    with pytest.raises(UserError, match=r"an unreadable file|another FITS file") as caught:
+        read_columns(path)
+    one_line(caught, path)
 
 
 # What is made
@@ -600,6 +625,15 @@ def test_where_there_is_no_seam_what_is_found_is_its_error(study):
         found += [verdicts[SEAM.format(field)]["value"] for field in ("T", "Q, U")]
     assert 0.6 < np.sqrt(np.mean(np.square(found))) < 1.4
     assert sum(value < 3 for value in found) >= 15
+
+
+def test_a_seam_is_the_same_in_parts(study, skies, monkeypatch):
+    _, whole = study.judge(skies["stokes"], "qu", STOKES)
+    monkeypatch.setattr(full_sky, "_PIXELS", 1000)
+    _, parts = study.judge(skies["stokes"], "qu", STOKES)
+    for field in ("T", "Q, U"):
+        one, other = (found[SEAM.format(field)] for found in (whole, parts))
+        assert other["value"] == pytest.approx(one["value"], rel=1e-9)
 
 
 def test_a_pixel_without_a_value_is_found(study, skies, tmp_path):

@@ -323,6 +323,36 @@ def test_rows_that_are_missing_are_named(
         draw_foregrounds(run, tmp_path / "figures")
 
 
+@pytest.mark.parametrize("nside", [8, 64])
+@pytest.mark.usefixtures("coarse")
+def test_the_mask_may_have_another_nside_than_the_sky(
+    monkeypatch: pytest.MonkeyPatch, drawn: dict[str, Path], tmp_path: Path, nside: int
+) -> None:
+    folder = copied(drawn, "full_sky", tmp_path / "sky")
+    inside = healpy.pix2ang(nside, np.arange(12 * nside**2), lonlat=True)[1] > 15
+    write_mask(folder / "mask.fits", inside)
+    seen = []
+
+    def full_maps(sky, mask, path):
+        seen.append(mask)
+        return draw(sky, mask, path)
+
+    draw = full_sky.full_maps
+    monkeypatch.setattr(full_sky, "full_maps", full_maps)
+    out = tmp_path / "figures"
+    inputs.draw_made_sky(folder, out)
+    assert {one["file"] for one in read.figures(out / "figures.json")} == set(full_sky.FILES)
+    assert (read_table(out / "zooms.csv")["lat"] > 15).all()
+    (mask,) = seen
+    assert mask.size == 12 * 32**2
+    lat = healpy.pix2ang(32, np.arange(mask.size), lonlat=True)[1]
+    apart = np.degrees(healpy.nside2resol(min(nside, 32)))
+    assert mask[lat > 15 + apart].all()
+    assert not mask[lat < 15 - apart].any()
+    kept = float(entry(out, "map.png")["caption"].split("keeps ")[1].split(" %")[0])
+    assert kept == pytest.approx(100 * inside.mean(), abs=1.5)
+
+
 @pytest.mark.usefixtures("coarse")
 def test_maps_that_do_not_fit_are_named(drawn: dict[str, Path], tmp_path: Path) -> None:
     folder = copied(drawn, "full_sky", tmp_path / "sky")
@@ -333,8 +363,8 @@ def test_maps_that_do_not_fit_are_named(drawn: dict[str, Path], tmp_path: Path) 
         with pytest.raises(UserError, match=rf"large\.fits: .*{words}"):
             inputs.draw_made_sky(folder, tmp_path / "figures")
     shutil.copy(drawn["full_sky"] / "large.fits", folder)
-    shutil.copy(small / "mask.fits", folder)
-    with pytest.raises(UserError, match=r"mask\.fits: expected 12288 pixels, found 768"):
+    shutil.copy(folder / "large.fits", folder / "mask.fits")
+    with pytest.raises(UserError, match=r"mask\.fits: expected a mask of zeros and ones, found"):
         inputs.draw_made_sky(folder, tmp_path / "figures")
     healpy.write_map(folder / "sky_0.fits", [np.zeros(768)] * 2, overwrite=True)
     with pytest.raises(UserError, match=r"sky_0\.fits: expected the columns T, or T, Q and U"):

@@ -6,6 +6,7 @@ import pytest
 
 from skyweave.errors import UserError
 from skyweave.seeds import generator
+from skyweave.statistics import sky_spectra
 from skyweave.statistics.sky_spectra import RISE_DEG, SkySpectra, apodized
 
 NSIDE, LMAX, WIDTH, SKIES = 64, 129, 8, 40
@@ -177,6 +178,11 @@ def test_without_a_mask_they_are_those_of_the_modes(whole):
     alm = modes(TT, "modes")
     expected = banded(healpy.alm2cl(alm))
     np.testing.assert_allclose(whole.tt(healpy.alm2map(alm, NSIDE)), expected, rtol=1e-3)
+
+
+def test_a_mask_is_apodized_in_parts(monkeypatch, weight):
+    monkeypatch.setattr(sky_spectra, "_STEP", 1000)
+    np.testing.assert_array_equal(apodized(latitude(NSIDE) > 20, NSIDE), weight)
 
 
 def test_one_coupling_matrix_serves_maps_of_a_kind(weight):

@@ -231,7 +231,7 @@ rule judge_sky:
         ENVIRONMENT
     threads: full_sky_threads
     resources:
-        mem_mb=full_sky_memory,
+        mem_mb=lambda wildcards: int(1.5 * full_sky_memory(wildcards)),
         runtime=240,
     params:
         patches=run_patches,
@@ -260,7 +260,7 @@ rule compare_skies:
         ENVIRONMENT
     threads: full_sky_threads
     resources:
-        mem_mb=full_sky_memory,
+        mem_mb=lambda wildcards: int(1.5 * full_sky_memory(wildcards)),
         runtime=240,
     params:
         patches=run_patches,

@@ -72,14 +72,13 @@ def draw_full_sky(sky_folder: str | Path, mask_path: str | Path, out_folder: str
     """Draw the figures of a full sky that its files allow (`FILES`), CSVs, and figures.json.
 
     Reads sky_0.fits, large.fits and spectra.csv from `sky_folder`, spread.fits and realizations.csv
-    where they are, and the mask. Raises `UserError` when one is broken or does not fit.
+    where they are, and the mask, of any nside. Raises `UserError` when one is broken or does not
+    fit.
     """
     folder, out = Path(sky_folder), Path(out_folder)
     sky = read.stokes(folder / "sky_0.fits")
     large = _like(sky, folder / "large.fits")
-    mask, _, _ = read_healpix(Path(mask_path))
-    if mask.size != sky.maps["T"].size:
-        raise UserError(mask_path, f"{sky.maps['T'].size} pixels", mask.size)
+    mask = _mask(Path(mask_path), sky.maps["T"].size)
     spread = folder / "spread.fits"
     measured = _finite(read.table(folder / "spectra.csv", SPECTRA_COLUMNS))
     if not any((measured["statistic"] == "cl") & measured["field"].isin(_FIELDS)):
@@ -158,6 +157,16 @@ def draw_full_sky(sky_folder: str | Path, mask_path: str | Path, out_folder: str
             )
         )
     write(out, "full_sky", drawn)
+
+
+def _mask(path: Path, npix: int) -> np.ndarray:
+    """The mask (npix,) of zeros and ones in a file of any nside: ones where more than half is."""
+    import healpy
+
+    found, _, _ = read_healpix(path)
+    if not np.isin(found, (0, 1)).all():
+        raise UserError(path, "a mask of zeros and ones", "other values")
+    return (healpy.ud_grade(found, healpy.npix2nside(npix)) > 0.5).astype(float)
 
 
 def _like(sky: read.Stokes, path: Path) -> read.Stokes:

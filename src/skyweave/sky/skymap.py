@@ -122,20 +122,27 @@ def write_columns(
 
 
 def read_columns(
-    path: str | Path,
+    path: str | Path, names: Sequence[str] | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, tuple[Any, str]]]:
     """Maps by column, float32, and the header's own keywords, of what `write_columns` wrote.
 
-    Raises `UserError` for anything else.
+    Only the columns `names` are held in memory, all if none is given. Raises `UserError` for
+    anything else, and for a file without one of them.
     """
-    table, header = _read_table(path, "a map written by skyweave", ())
-    maps = {name: np.array(table[name], np.float32) for name in table.names}
+    table, header = _read_table(path, "a map written by skyweave", names or (), mapped=True)
+    wanted = table.names if names is None else names
+    maps = {name: np.array(table[name], np.float32) for name in wanted}
     own = {
         card.keyword: (card.value, card.comment)
         for card in header.cards
         if not card.keyword.startswith(_STRUCTURE)
     }
     return maps, own
+
+
+def column_names(path: str | Path) -> list[str]:
+    """Names of the columns of what `write_columns` wrote; raises `UserError` for anything else."""
+    return list(_read_table(path, "a map written by skyweave", (), mapped=True)[0].names)
 
 
 #: How keywords begin that say how the table is laid out.
@@ -176,16 +183,21 @@ def _write_table(
         table.writeto(temporary, overwrite=True)
 
 
-def _read_table(path: str | Path, what: str, names: Sequence[str]) -> tuple[Any, Any]:
+def _read_table(
+    path: str | Path, what: str, names: Sequence[str], *, mapped: bool = False
+) -> tuple[Any, Any]:
+    """Table and header of a FITS file with columns `names`, read, or `mapped` to be."""
     from astropy.io import fits
 
     try:
-        with fits.open(path, memmap=False) as hdus:
+        with fits.open(path, memmap=mapped) as hdus:
             table, header = hdus[1].data, hdus[1].header
             missing = [name for name in names if name not in table.names]
     except FileNotFoundError:
         raise UserError(path, what, "no file") from None
-    except (OSError, IndexError, TypeError, AttributeError, fits.VerifyError) as error:
+    except (
+        *(OSError, IndexError, TypeError, AttributeError, ValueError, fits.VerifyError),
+    ) as error:
         raise UserError(path, what, f"an unreadable file ({error})") from None
     if missing or "CONTENT" not in header:
         raise UserError(path, what, "another FITS file")

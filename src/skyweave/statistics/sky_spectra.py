@@ -10,6 +10,9 @@ from skyweave.errors import UserError
 #: Width over which a mask rises from its edge, degrees, and the nside that this is done at.
 RISE_DEG, _RISE_NSIDE = 2.0, 128
 
+#: Pixels that are interpolated at a time.
+_STEP = 1 << 20
+
 
 def apodized(mask: np.ndarray, nside: int) -> np.ndarray:
     """Weights (npix,) at `nside` of a RING mask of zeros and ones: 0 outside, rising inside (C1).
@@ -18,16 +21,21 @@ def apodized(mask: np.ndarray, nside: int) -> np.ndarray:
     """
     import healpy
 
+    given = healpy.get_nside(mask)
     coarse, inside = (
         # What is not wholly inside is outside.
         np.floor(healpy.ud_grade(np.asarray(mask, float), size) + 1e-6)
-        for size in (min(_RISE_NSIDE, nside), nside)
+        for size in (min(_RISE_NSIDE, nside), min(given, nside))
     )
     weight = nmt.mask_apodization(coarse, RISE_DEG, apotype="C1")
-    pixels = np.arange(12 * nside**2)
-    fine = healpy.get_interp_val(weight, *healpy.pix2ang(nside, pixels))
-    # A pixel next to the edge is interpolated from both of its sides.
-    fine = np.where(inside > 0, np.clip(fine, 0, 1), 0)
+    fine = np.empty(12 * nside**2)
+    for first in range(0, fine.size, _STEP):
+        pixels = np.arange(first, min(first + _STEP, fine.size))
+        where = healpy.pix2ang(nside, pixels)
+        parents = healpy.ang2pix(min(given, nside), *where)
+        # A pixel next to the edge is interpolated from both of its sides.
+        values = np.clip(healpy.get_interp_val(weight, *where), 0, 1)
+        fine[pixels] = np.where(inside[parents] > 0, values, 0)
     if not fine.any():
         raise UserError("mask", f"regions wider than {2 * RISE_DEG:g} degrees", "none")
     return fine
@@ -76,4 +84,6 @@ class SkySpectra:
         filled = [np.where(self.weight > 0, values, 0).astype(float) for values in maps]
         if not all(np.isfinite(values).all() for values in filled):
             raise UserError("map", "finite values inside the mask", "others")
-        return nmt.NmtField(self.weight, filled, n_iter=1, lmax=self.lmax, lmax_mask=self.lmax)
+        return nmt.NmtField(
+            self.weight, filled, n_iter=1, lmax=self.lmax, lmax_mask=self.lmax, lite=True
+        )

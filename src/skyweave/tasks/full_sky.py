@@ -1,7 +1,7 @@
 """The whole sky with small scales: cut in tiles, given to the network, and put together again."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from skyweave.flat.mosaic import join, resample, smooth, sub_patches
 from skyweave.sky.harmonic import analyse, band_limit, fill_bad, transfer
 from skyweave.sky.patches import cut
 from skyweave.sky.polarization import from_file, from_template
-from skyweave.sky.skymap import SkyMap, read_columns, read_mask, write_columns
+from skyweave.sky.skymap import SkyMap, column_names, read_columns, read_mask, write_columns
 from skyweave.sky.tiles import Mosaic, layout, tiles_at
 from skyweave.statistics.sky_spectra import SkySpectra, apodized
 from skyweave.statistics.small_scale_scores import beam_multipole
@@ -352,34 +352,35 @@ def judge_sky(
     """
     inside = read_mask(mask)
     spectra, small_range = _spectra(inside, patches, full_sky)
-    maps, low = _stack(sky), _stack(large)
-    small = maps - low
-    by_method = {
-        "input": _cl(spectra, low),
-        "map": _cl(spectra, _stack(high)),
-        "network": _cl(spectra, maps),
-    }
-    verdicts = [
-        verdict(
-            "full sky: share of the pixels that have a finite value",
-            float(np.isfinite(maps).all(axis=0).mean()),
-            1.0,
-            ">=",
-        ),
-        *_seam_verdicts(small, inside, patches, full_sky),
-    ]
-    if full_sky.bb_over_ee and len(maps) == 3:
-        found = _ratio(spectra, small[1:], small_range)
-        verdicts.append(
-            verdict(
-                "small scales: BB/EE over the one that was asked for, less 1",
-                abs(found / full_sky.bb_over_ee - 1),
-                _RATIO_ERROR,
-                "<",
-                note=f"BB/EE {found:.3f} inside the mask, asked for {full_sky.bb_over_ee:g}",
+    overlap = _overlap(patches, full_sky)
+    by_method: dict[str, dict[str, np.ndarray]] = {"input": {}, "map": {}, "network": {}}
+    finite = np.ones(overlap.size, bool)
+    verdicts = []
+    # T, then Q and U: at nside 4096 three components of two maps have 5 GB.
+    for names in _kinds(sky):
+        by_method["input"] |= _cl(spectra, _stack(large, names))
+        if names == COLUMNS[:1]:
+            by_method["map"] |= _cl(spectra, _stack(high, names))
+        by_method["network"] |= _cl(spectra, _stack(sky, names))
+        small = _small(sky, large, names)
+        finite &= np.isfinite(small).all(axis=0)
+        verdicts.append(_seam_verdict(small, inside, overlap, full_sky.nside))
+        if full_sky.bb_over_ee and len(small) == 2:
+            found = _ratio(spectra, small, small_range)
+            verdicts.append(
+                verdict(
+                    "small scales: BB/EE over the one that was asked for, less 1",
+                    abs(found / full_sky.bb_over_ee - 1),
+                    _RATIO_ERROR,
+                    "<",
+                    note=f"BB/EE {found:.3f} inside the mask, asked for {full_sky.bb_over_ee:g}",
+                )
             )
-        )
-    return _spectra_rows(by_method, spectra.ell, name), verdicts
+        del small
+    share = verdict(
+        "full sky: share of the pixels that have a finite value", float(finite.mean()), 1.0, ">="
+    )
+    return _spectra_rows(by_method, spectra.ell, name), [share, *verdicts]
 
 
 def compare_skies(
@@ -398,23 +399,32 @@ def compare_skies(
     C_ell over its mean, `cross` the correlation of the small scales of the first two.
     """
     spectra, _ = _spectra(read_mask(mask), patches, full_sky)
-    columns, cards = read_columns(large)
-    low = _stack(large)
-    cls, smalls = [], []
-    # Welford's running mean and sum of squares: no two skies more than needed are in memory.
-    mean, squares = np.zeros((2, *low.shape))
-    for number, path in enumerate(skies, start=1):
-        sky = _stack(path)
-        cls.append(_cl(spectra, sky))
-        away = sky - mean
-        mean += away / number
-        squares += away * (sky - mean)
-        if number <= 2:
-            smalls.append(sky - low)
-    deviation = np.sqrt(squares / (len(skies) - 1)).astype(np.float32)
+    kinds = _kinds(large)
+    tables = [_realization_rows(skies, large, names, spectra, name) for names in kinds]
+    del spectra
+    deviation = {one: _deviation(skies, large, one) for names in kinds for one in names}
+    _, cards = read_columns(large, ())
     cards |= {"REALIZ": (len(skies), "realizations that this is the deviation of")}
-    write_columns(spread, dict(zip(columns, deviation, strict=True)), "uK_CMB", cards)
-    return _realization_rows(cls, smalls, spectra, name)
+    write_columns(spread, deviation, "uK_CMB", cards)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _deviation(skies: Sequence[str | Path], large: str | Path, column: str) -> np.ndarray:
+    """Standard deviation (npix,) of the skies in a column, by Welford's running sums.
+
+    Of what they have beyond the large scales, which float32 holds to 1e-7 of itself.
+    """
+    mean = _small(skies[0], large, (column,))[0]
+    squares = np.zeros_like(mean)
+    for number, path in enumerate(skies[1:], start=2):
+        small = _small(path, large, (column,))[0]
+        away = small - mean
+        mean += away / number
+        small -= mean
+        away *= small
+        squares += away
+    squares /= len(skies) - 1
+    return np.sqrt(squares, out=squares)
 
 
 def _spectra(
@@ -442,19 +452,32 @@ def _band_powers(
     return ee, bb
 
 
-def _stack(path: str | Path) -> np.ndarray:
-    """Maps (components, npix) float32 of a file."""
-    columns, _ = read_columns(path)
-    return np.stack([columns[name] for name in COLUMNS if name in columns])
+def _kinds(path: str | Path) -> list[tuple[str, ...]]:
+    """Columns of a file that are measured together: T, and Q and U where it has them."""
+    found = column_names(path)
+    return [COLUMNS[:1], COLUMNS[1:]] if COLUMNS[1] in found else [COLUMNS[:1]]
+
+
+def _stack(path: str | Path, names: Sequence[str]) -> np.ndarray:
+    """Columns (components, npix) float32 of a file."""
+    columns, _ = read_columns(path, names)
+    return np.stack([columns[name] for name in names])
+
+
+def _small(sky: str | Path, large: str | Path, names: Sequence[str]) -> np.ndarray:
+    """What a sky has beyond the large scales, in columns (components, npix)."""
+    found = _stack(sky, names)
+    found -= _stack(large, names)
+    return found
 
 
 def _cl(spectra: SkySpectra, maps: np.ndarray) -> dict[str, np.ndarray]:
-    found = {"tt": spectra.tt(maps[0])}
-    if len(maps) == 3:
-        found["ee"], found["bb"] = spectra.eb(maps[1:])
-        with np.errstate(invalid="ignore", divide="ignore"):
-            found["bb_over_ee"] = found["bb"] / found["ee"]
-    return found
+    """Spectra by field of T (1, npix), or of Q and U (2, npix)."""
+    if len(maps) == 1:
+        return {"tt": spectra.tt(maps[0])}
+    ee, bb = spectra.eb(maps)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {"ee": ee, "bb": bb, "bb_over_ee": bb / ee}
 
 
 def _spectra_rows(
@@ -471,17 +494,21 @@ def _spectra_rows(
 
 
 def _realization_rows(
-    cls: Sequence[Mapping[str, np.ndarray]],
-    smalls: Sequence[np.ndarray],
+    skies: Sequence[str | Path],
+    large: str | Path,
+    names: Sequence[str],
     spectra: SkySpectra,
     name: str,
 ) -> pd.DataFrame:
-    """Scatter of the realizations' spectra, and correlation of two's small scales."""
+    """Scatter of the skies' spectra, and correlation of two's small scales: T, or Q and U."""
     columns = ["run", "field", "statistic", "ell", "value", "n"]
+    cls = [_cl(spectra, _stack(path, names)) for path in skies]
+    smalls = [_small(path, large, names) for path in skies[:2]]
     auto = [_cl(spectra, one) for one in smalls]
-    cross = {"tt": spectra.tt(smalls[0][0], smalls[1][0])}
-    if len(smalls[0]) == 3:
-        cross["ee"], cross["bb"] = spectra.eb(smalls[0][1:], smalls[1][1:])
+    if len(names) == 1:
+        cross = {"tt": spectra.tt(smalls[0][0], smalls[1][0])}
+    else:
+        cross = dict(zip(("ee", "bb"), spectra.eb(*smalls), strict=True))
     tables = []
     for field, both in cross.items():
         values = np.stack([one[field] for one in cls])
@@ -500,62 +527,71 @@ def _realization_rows(
 #: a seam comes from, and the significance from which on it shows.
 _AROUND_NSIDE, _BLOCK_NSIDE, _SEAM_SIGMAS = 16, 4, 3.0
 
+#: Pixels that a seam is looked for in at once.
+_PIXELS = 1 << 22
 
-def _seam_verdicts(
-    small: np.ndarray, mask: np.ndarray, patches: Patches, full_sky: FullSky
-) -> list[dict]:
-    """Is the variance of the small scales the same where tiles overlap and where one is alone?"""
+
+def _overlap(patches: Patches, full_sky: FullSky) -> np.ndarray:
+    """Where (npix,) tiles overlap."""
+    grid = PatchGrid(patches.size_deg, patches.pixels)
+    return tiles_at(layout(patches.size_deg, full_sky.overlap_deg), grid, full_sky.nside) > 1
+
+
+def _seam_verdict(small: np.ndarray, mask: np.ndarray, overlap: np.ndarray, nside: int) -> dict:
+    """Is the variance of small scales the same where tiles overlap and where one is alone?
+
+    `small` (1 or 2, npix) are T or Q and U; pixels are read some at a time.
+    """
+    size, count = 12 * _AROUND_NSIDE**2, 12 * _BLOCK_NSIDE**2
+    number, single, total_power = np.zeros((3, size))
+    for around, _, alone, power in _inside(small, mask, overlap, nside):
+        number += np.bincount(around, minlength=size)
+        single += np.bincount(around, alone, size)
+        total_power += np.bincount(around, power, size)
+    number = np.maximum(number, 1)
+    share, mean_power = single / number, total_power / number
+    sums = np.zeros((2, 2, count))
+    for around, block, alone, power in _inside(small, mask, overlap, nside):
+        # As much as there is of the other kind around: both kinds have the same surroundings.
+        weight = np.where(alone, 1 - share[around], share[around])
+        relative = power / mean_power[around]
+        for kind, rows in enumerate((~alone, alone)):
+            sums[kind, 0] += np.bincount(block[rows], (relative * weight)[rows], count)
+            sums[kind, 1] += np.bincount(block[rows], weight[rows], count)
+    used = sums[:, 1].min(axis=0) > 0
+    if used.sum() < 4:
+        raise UserError("mask", "room for overlapping tiles in four regions of 15 deg", used.sum())
+    sums = sums[:, :, used]
+    left = sums.sum(axis=-1, keepdims=True) - sums
+    ratios = (left[0, 0] / left[0, 1]) / (left[1, 0] / left[1, 1])
+    error = np.sqrt((len(ratios) - 1) * np.var(ratios))
+    total = sums.sum(axis=-1)
+    ratio = (total[0, 0] / total[0, 1]) / (total[1, 0] / total[1, 1])
+    words = "T" if len(small) == 1 else "Q, U"
+    return verdict(
+        f"full sky: small scales of {words} vary no less and no more where tiles overlap, "
+        "in standard errors",
+        abs(ratio - 1) / error,
+        _SEAM_SIGMAS,
+        "<",
+        unit="standard errors",
+        note=f"variance where tiles overlap over that where one is alone, each over its "
+        f"surroundings': {ratio:.4f} ± {error:.4f}, inside the mask",
+    )
+
+
+def _inside(
+    small: np.ndarray, mask: np.ndarray, overlap: np.ndarray, nside: int
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Some pixels inside the mask at a time: their two coarse pixels, alone or not, and power."""
     import healpy
 
-    nside = full_sky.nside
-    grid = PatchGrid(patches.size_deg, patches.pixels)
-    overlap = tiles_at(layout(patches.size_deg, full_sky.overlap_deg), grid, nside) > 1
-    inside = healpy.ud_grade(mask.astype(float), nside) > 0.5
-    pixels = np.flatnonzero(inside)
-    vectors = healpy.pix2vec(nside, pixels)
-    around, block = (healpy.vec2pix(n, *vectors) for n in (_AROUND_NSIDE, _BLOCK_NSIDE))
-    size, count = 12 * _AROUND_NSIDE**2, 12 * _BLOCK_NSIDE**2
-    alone = ~overlap[pixels]
-    number = np.maximum(np.bincount(around, minlength=size), 1)
-    share = (np.bincount(around, alone, size) / number)[around]
-    # As much as there is of the other kind around: both kinds have the same surroundings.
-    weight = np.where(alone, 1 - share, share)
-    found = []
-    for words, part in (("T", small[:1]), ("Q, U", small[1:])):
-        if not len(part):
-            continue
-        power = np.sum(part[:, pixels].astype(float) ** 2, axis=0)
-        relative = power / (np.bincount(around, power, size) / number)[around]
-        sums = np.array(
-            [
-                [
-                    np.bincount(block[rows], weights[rows], count)
-                    for weights in (relative * weight, weight)
-                ]
-                for rows in (~alone, alone)
-            ]
-        )
-        used = sums[:, 1].min(axis=0) > 0
-        if used.sum() < 4:
-            raise UserError(
-                "mask", "room for overlapping tiles in four regions of 15 deg", used.sum()
-            )
-        sums = sums[:, :, used]
-        left = sums.sum(axis=-1, keepdims=True) - sums
-        ratios = (left[0, 0] / left[0, 1]) / (left[1, 0] / left[1, 1])
-        error = np.sqrt((len(ratios) - 1) * np.var(ratios))
-        total = sums.sum(axis=-1)
-        ratio = (total[0, 0] / total[0, 1]) / (total[1, 0] / total[1, 1])
-        found.append(
-            verdict(
-                f"full sky: small scales of {words} vary no less and no more where tiles overlap, "
-                "in standard errors",
-                abs(ratio - 1) / error,
-                _SEAM_SIGMAS,
-                "<",
-                unit="standard errors",
-                note=f"variance where tiles overlap over that where one is alone, each over its "
-                f"surroundings': {ratio:.4f} ± {error:.4f}, inside the mask",
-            )
-        )
-    return found
+    given = min(healpy.get_nside(mask), nside)
+    inside = healpy.ud_grade(mask.astype(float), given) > 0.5
+    for first in range(0, overlap.size, _PIXELS):
+        pixels = np.arange(first, min(first + _PIXELS, overlap.size))
+        pixels = pixels[inside[healpy.ang2pix(given, *healpy.pix2ang(nside, pixels))]]
+        vectors = healpy.pix2vec(nside, pixels)
+        around, block = (healpy.vec2pix(n, *vectors) for n in (_AROUND_NSIDE, _BLOCK_NSIDE))
+        power = np.sum(small[:, pixels].astype(float) ** 2, axis=0)
+        yield around, block, ~overlap[pixels], power
