@@ -95,11 +95,6 @@ def test_last_layers_stay_in_float32_under_a_mixed_policy():
     assert {values.dtype.name for values in outputs.values()} == {"float32"}
 
 
-def test_unknown_name_is_an_error_that_tells_the_known_ones():
-    with pytest.raises(UserError, match=r"network\.name: expected one of resunet_cmb, found unet"):
-        build(Network.model_construct(name="unet"), 16, INPUTS, OUTPUTS, 1)
-
-
 def test_pixels_must_halve_twice():
     with pytest.raises(UserError, match=r"grid\.pixels: expected a multiple of 4, found 18"):
         build(SMALL, 18, INPUTS, OUTPUTS, 1)

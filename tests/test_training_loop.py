@@ -443,8 +443,8 @@ def test_a_gradient_that_is_not_finite_ends_it_before_the_weights_are_saved(run)
 def test_maps_that_are_not_finite_are_named(run, monkeypatch):
     whole_batch = BatchFeed._batch
 
-    def batch(self, rows):
-        x, y = whole_batch(self, rows)
+    def batch(self, epoch, rows):
+        x, y = whole_batch(self, epoch, rows)
         y["tau"][self.realizations[rows] == 7] = np.nan
         return x, y
 
