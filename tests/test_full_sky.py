@@ -26,6 +26,7 @@ from skyweave.sky.harmonic import evaluate, gaussian_window
 from skyweave.sky.projection import patch_directions, to_patch_frame
 from skyweave.sky.skymap import SkyMap, column_names, read_columns, write_columns, write_mask
 from skyweave.sky.tiles import layout, tiles_at
+from skyweave.statistics import seams
 from skyweave.tasks import full_sky
 from skyweave.tasks.foregrounds import SmallScales
 from skyweave.tasks.full_sky import COLUMNS, compare_skies, judge_sky, make_sky, write_large_scales
@@ -629,7 +630,7 @@ def test_where_there_is_no_seam_what_is_found_is_its_error(study):
 
 def test_a_seam_is_the_same_in_parts(study, skies, monkeypatch):
     _, whole = study.judge(skies["stokes"], "qu", STOKES)
-    monkeypatch.setattr(full_sky, "_PIXELS", 1000)
+    monkeypatch.setattr(seams, "_PIXELS", 1000)
     _, parts = study.judge(skies["stokes"], "qu", STOKES)
     for field in ("T", "Q, U"):
         one, other = (found[SEAM.format(field)] for found in (whole, parts))
