@@ -1,4 +1,4 @@
-"""What an instrument makes of the sky: each channel's beam and noise."""
+"""What an instrument makes of the sky: each channel's foregrounds, beam and noise."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from skyweave.flat.beam import gaussian_beam
 from skyweave.flat.fourier import coarsen_modes, forward, inverse
 from skyweave.flat.grid import PatchGrid
 from skyweave.simulation.beams import at_modes, hfi_window, read_window
+from skyweave.simulation.foregrounds import foreground_modes
 from skyweave.simulation.noise import hits_scale, noise_map, read_hits
 from skyweave.simulation.normals import Random
 
@@ -50,7 +51,7 @@ class Instrument:
         self, channels: Mapping[str, Channel], area: Area, hfi: str | Path | None = None
     ) -> None:
         self._channels, self._area = channels, area
-        self._window = {name: _window(c, area.fine.ell, hfi) for name, c in channels.items()}
+        self._window = {name: beam_window(c, area.fine.ell, hfi) for name, c in channels.items()}
         self._scale = {
             name: hits_scale(read_hits(c.hits_path, area.patch.pixels)) if c.hits_path else None
             for name, c in channels.items()
@@ -65,17 +66,23 @@ class Instrument:
         """Observed patches (y, x) in µK of those of `fields` that are t, q or u of a channel.
 
         sky: t, q and u, as far as needed, on the area's fine grid. `random` gives the generator of
-        a component, noise_q_obs for example.
+        a component, noise_q_obs for example. Residual foregrounds are periodic on the area, also
+        where that is part of a curved sky.
         """
         area, found = self._area, {}
         modes: dict[str, np.ndarray] = {}
         for name, channel in self._channels.items():
-            for stokes in (s for s in "tqu" if f"{s}_{name}" in fields):
+            wanted = [s for s in "tqu" if f"{s}_{name}" in fields]
+            foreground = self._foreground(random, name) if {"q", "u"} & set(wanted) else {}
+            for stokes in wanted:
                 seen, window = sky[stokes], self._window[name]
-                if window is not None or area.fine != area.coarse:
+                if window is not None or area.fine != area.coarse or stokes in foreground:
                     if stokes not in modes:
                         modes[stokes] = forward(seen, area.fine)
-                    seen = modes[stokes] if window is None else modes[stokes] * window
+                    total = modes[stokes]
+                    if stokes in foreground:
+                        total = total + foreground[stokes]
+                    seen = total if window is None else total * window
                     if area.fine != area.coarse:
                         seen = coarsen_modes(seen, area.coarse)
                     seen = inverse(seen, area.coarse)
@@ -86,6 +93,19 @@ class Instrument:
                     seen = noise
                 found[f"{stokes}_{name}"] = seen
         return found
+
+    def _foreground(self, random: Callable[[str], Random], name: str) -> dict[str, np.ndarray]:
+        """Modes of a channel's residual foregrounds in Q and U on the fine grid, if it has any."""
+        channel = self._channels[name]
+        if channel.foreground_dl_80 == 0:
+            return {}
+        return foreground_modes(
+            random(f"foreground_e_{name}"),
+            random(f"foreground_b_{name}"),
+            self._area.fine,
+            channel.foreground_dl_80,
+            channel.foreground_slope,
+        )
 
     def _noise(self, random: Random, name: str, stokes: str) -> np.ndarray:
         channel, area = self._channels[name], self._area
@@ -100,7 +120,7 @@ class Instrument:
         return noise if scale is None else noise * scale
 
 
-def _window(channel: Channel, ell: np.ndarray, hfi: str | Path | None) -> np.ndarray | None:
+def beam_window(channel: Channel, ell: np.ndarray, hfi: str | Path | None) -> np.ndarray | None:
     """b_ell of a channel's beam at `ell`, None without a beam."""
     if channel.beam_arcmin > 0:
         return gaussian_beam(ell, channel.beam_arcmin)

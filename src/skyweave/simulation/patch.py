@@ -2,8 +2,9 @@
 
 Order, as in arXiv:2101.01214 and 2109.09715: Gaussian T, Q, U of the unlensed spectra, rotation of
 the polarization, times exp(-tau), displaced by ∇phi, smoothed with the beam, noise, taper on every
-map (truth included), E and B of the tapered Q and U. Down to the beam this may happen on a larger
-area and a finer grid than the patch's, or on the full, curved sky.
+map (truth included), E and B of the tapered Q and U. Residual foregrounds, if there are any, are
+added before the beam. Down to the beam this may happen on a larger area and a finer grid than the
+patch's, or on the full, curved sky; foregrounds are flat and periodic on the area in any case.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence

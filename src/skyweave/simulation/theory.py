@@ -1,6 +1,28 @@
 """What analysis expects of simulated patches."""
 
+from collections.abc import Mapping
+
 import numpy as np
+
+
+def lensed(cl: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """C_ell of "tt", "ee", "bb" and "te", lensed by the convergence "kk", at ell = 0..lmax each.
+
+    CAMB's curved-sky correlation functions, from unlensed spectra of the same names; the highest
+    few hundred multipoles lack what lies beyond lmax.
+    """
+    from camb import correlations
+
+    ell = np.arange(cl["kk"].size, dtype=float)
+    dl = ell * (ell + 1) / (2 * np.pi)
+    names = ("tt", "ee", "bb", "te")
+    unlensed = np.stack([cl[name] * dl for name in names], axis=1)
+    # [L(L+1)]² C_phi / 2pi, and C_kappa = [L(L+1)]² C_phi / 4.
+    found = correlations.lensed_cls(unlensed, 4 * cl["kk"] / (2 * np.pi))
+    return {
+        name: np.divide(found[:, column], dl, out=np.zeros(ell.size), where=dl > 0)
+        for column, name in enumerate(names)
+    }
 
 
 def modulated_bb(

@@ -294,6 +294,13 @@ scale-invariant rotation does, over the analytic convolutions; EB of a constant 
 ½ sin(4 alpha)(EE - BB). Bar: 2 %.
 
 {effects}
+
+## Residual foregrounds
+
+A channel's `foreground_dl_80` adds Gaussian E and B to Q and U before the beam, a power law in ell
+with the slope of Planck's dust (arXiv:1409.5738). They are flat and periodic on the simulated area,
+also in front of patches of a curved sky. `tests/test_foreground_residuals.py` holds them against
+their spectrum, through a beam and a margin.
 """
 
 #: Realizations of each check.
