@@ -10,16 +10,26 @@ import pytest
 from skyweave.config import Network
 from skyweave.data.normalization import Normalization
 from skyweave.errors import UserError
-from skyweave.networks.card import CARD, WEIGHTS, Card, load_network, predict, save_network
+from skyweave.networks.card import (
+    CARD,
+    WEIGHTS,
+    Card,
+    TrainedNetwork,
+    load_network,
+    predict,
+    save_network,
+)
 from skyweave.networks.registry import build
 
 MOMENTS = {"q_obs": (0.5, 2.0), "u_obs": (-1.0, 3.0), "kappa": (0.01, 0.04), "tau": (0.0, 2.5e-3)}
+
+OUTPUTS = ("tau", "kappa")
 
 
 def card(**changes):
     entries = {
         "inputs": ("q_obs", "u_obs"),
-        "outputs": ("tau", "kappa"),
+        "outputs": OUTPUTS,
         "units": {"q_obs": "uK_CMB", "u_obs": "uK_CMB", "tau": "", "kappa": ""},
         "normalization": Normalization(MOMENTS),
         "size_deg": 5.0,
@@ -78,6 +88,45 @@ def test_prediction_from_the_two_files_is_in_physical_units(model, saved):
         mean, std = MOMENTS[name]
         assert values.dtype == np.float32
         np.testing.assert_allclose(values, mean + std * raw[name], rtol=1e-4, atol=1e-5 * std)
+
+
+@pytest.mark.parametrize("name", ["resunet_cmb", "hybrid"])
+def test_deviations_are_in_physical_units(name, tmp_path):
+    """Of weights that are not those of the start, and of the same bits after a round trip."""
+    settings = Network(name=name, width=0.0625, uncertainty=True)
+    network = build(settings, 16, ("q_obs", "u_obs"), ("tau", "kappa"), 3)
+    rng = np.random.default_rng(1)
+    for variable in network.trainable_variables:
+        if variable.path.endswith("kernel"):
+            scale = np.sqrt(np.prod(variable.shape[:-1]))
+            variable.assign(rng.standard_normal(variable.shape) / scale)
+    written = card(settings={"network": settings.model_dump()})
+    save_network(tmp_path, network, written)
+    inputs = maps()
+    found = predict(tmp_path, inputs)
+    here = predict(TrainedNetwork(network, written), inputs)
+    assert set(found) == set(here) == {"tau", "kappa", "tau_sigma", "kappa_sigma"}
+    for field, values in found.items():
+        np.testing.assert_array_equal(values, here[field])
+    x = np.stack([written.normalization.apply(f, inputs[f]) for f in written.inputs], -1)
+    raw = network(x)
+    for field in ("tau", "kappa"):
+        sigma, std = found[f"{field}_sigma"], MOMENTS[field][1]
+        logarithm = np.asarray(raw[f"{field}_log_variance"])[..., 0]
+        assert (sigma.shape, sigma.dtype) == ((5, 16, 16), np.float32)
+        np.testing.assert_allclose(sigma, std * np.sqrt(np.exp(logarithm)), rtol=1e-4)
+        assert sigma.std() > 0.01 * sigma.mean(), "it says more of some pixels"
+
+
+def test_a_card_must_tell_of_uncertainty(model, tmp_path):
+    uncertain = card(settings={"network": {"uncertainty": True}})
+    with pytest.raises(UserError, match="the network's outputs"):
+        save_network(tmp_path, model, uncertain)
+    network = build(Network(width=0.0625, uncertainty=True), 16, uncertain.inputs, OUTPUTS, 3)
+    with pytest.raises(UserError, match="the network's outputs"):
+        save_network(tmp_path, network, card())
+    save_network(tmp_path, network, uncertain)
+    assert load_network(tmp_path).card.outputs == OUTPUTS
 
 
 def test_batches_do_not_change_a_prediction(saved):

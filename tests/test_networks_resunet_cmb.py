@@ -6,7 +6,12 @@ import pytest
 
 from skyweave.config import Network
 from skyweave.errors import UserError
+from skyweave.networks import variance
 from skyweave.networks.registry import build
+from skyweave.training.losses import gaussian, mean_squared_errors
+from skyweave.training.method import Learner, Place
+from skyweave.training.runtime import prepare
+from skyweave.training.supervised import Supervised
 
 INPUTS, OUTPUTS = ("q_obs", "u_obs"), ("tau", "e_prim", "kappa")
 SMALL = Network(width=0.0625)
@@ -93,6 +98,60 @@ def test_last_layers_stay_in_float32_under_a_mixed_policy():
     assert model.get_layer("enc_1a_conv").compute_dtype == "bfloat16"
     outputs = model(np.zeros((1, 16, 16, 2), np.float32))
     assert {values.dtype.name for values in outputs.values()} == {"float32"}
+
+
+def test_uncertainty_adds_an_output_to_each():
+    plain, model = small(), small(uncertainty=True)
+    more = {f"{name}_log_variance" for name in OUTPUTS}
+    assert set(model.output) == {*OUTPUTS, *more}
+    assert all(tensor.shape == (None, 16, 16, 1) for tensor in model.output.values())
+    # A small head each: 2 inputs, 4 features, normalized, and the mean; two convolutions 3×3 of 8
+    # channels and one 1×1, all with biases.
+    head = 2 * 4 + (9 * (2 + 4 + 1) * 8 + 8) + (9 * 8 * 8 + 8) + (8 + 1)
+    assert model.count_params() == plain.count_params() + 3 * head
+
+
+@pytest.mark.parametrize("name", ["resunet_cmb", "hybrid"])
+def test_means_are_learned_as_without_uncertainty(name):
+    """Bit by bit, at the start and after a step of plain descent, which moves by the gradient."""
+    prepare(1)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 16, 16, 2)).astype(np.float32)
+    y = {o: rng.standard_normal((4, 16, 16, 1)).astype(np.float32) for o in OUTPUTS}
+    found = []
+    for uncertainty, loss in ((False, mean_squared_errors), (True, gaussian)):
+        model = small(name=name, uncertainty=uncertainty, dropout=0.2)
+        steps = Supervised(Learner(model, keras.optimizers.SGD(0.1)), loss, judged=OUTPUTS)
+        before = {o: np.asarray(values) for o, values in model(x).items()}
+        start = weights(model)
+        taken = [steps.train(x, y, Place(i, i))[0] for i in range(2)]
+        found.append((before, start, weights(model), [steps.total(one) for one in taken], taken))
+    plain, uncertain = found
+    assert all(np.array_equal(plain[0][o], uncertain[0][o]) for o in OUTPUTS)
+    for path, values in plain[2].items():
+        np.testing.assert_array_equal(values, uncertain[2][path], err_msg=path)
+    assert plain[3] == uncertain[3] == [sum(one[o] for o in OUTPUTS) for one in uncertain[4]]
+    moved = [p for p, values in uncertain[2].items() if not np.array_equal(values, uncertain[1][p])]
+    for output in OUTPUTS:
+        assert any(path.startswith(f"{output}_log_variance/") for path in moved)
+
+
+def weights(model):
+    """All variables' values by path, but the states of random generators, numbered at random."""
+    return {
+        variable.path: np.array(keras.ops.convert_to_numpy(variable.value))
+        for variable in model.variables
+        if not variable.path.endswith("seed_generator_state")
+    }
+
+
+def test_logarithms_of_variances_are_bounded_smoothly():
+    x = np.linspace(-100, 100, 2001, dtype=np.float32)
+    y = np.asarray(variance.bounded(x))
+    assert variance.LOWEST <= y.min() < y.max() <= variance.HIGHEST + 1e-6
+    assert (np.diff(y) >= 0).all()
+    within = abs(x + 3) < 5
+    np.testing.assert_allclose(y[within], x[within], atol=0.02)
 
 
 def test_pixels_must_halve_twice():

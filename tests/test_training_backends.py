@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 
-def losses():
-    """ResUNet-CMB from weights that NumPy draws: the first losses, norm and gradient; losses of
+def losses(**settings):
+    """A network from weights that NumPy draws: the first losses, norm and gradient; losses of
     four steps of Adam and of a look afterwards.
 
     Plain descent by 1 moves the weights by the gradient.
@@ -19,12 +19,15 @@ def losses():
 
     from skyweave.config import Network
     from skyweave.networks.registry import build
+    from skyweave.training.losses import gaussian, mean_squared_errors
     from skyweave.training.method import Learner, Place
     from skyweave.training.state import assign, values
     from skyweave.training.supervised import Supervised
 
     rng = np.random.default_rng(0)
-    model = build(Network(width=0.0625, dropout=0), 16, ("q", "u"), ("a", "b"), 1)
+    network = Network(width=0.0625, dropout=0, **settings)
+    model = build(network, 16, ("q", "u"), ("a", "b"), 1)
+    chosen = gaussian if network.uncertainty else mean_squared_errors
     for variable in model.trainable_variables:
         if variable.path.endswith("kernel"):
             fan_in = np.prod(variable.shape[:-1])
@@ -32,19 +35,23 @@ def losses():
     start = values(model.variables)
     x = rng.standard_normal((4, 16, 16, 2)).astype(np.float32)
     y = {name: rng.standard_normal((4, 16, 16, 1)).astype(np.float32) for name in ("a", "b")}
-    steps = Supervised(Learner(model, keras.optimizers.SGD(1.0)))
+    steps = Supervised(Learner(model, keras.optimizers.SGD(1.0)), chosen)
     first, norm = steps.train(x, y, Place(0, 0))
     trained = [np.array(keras.ops.convert_to_numpy(v.value)) for v in model.trainable_variables]
     before = [v for v, one in zip(start, model.variables, strict=True) if one.trainable]
     way = [old - new for old, new in zip(before, trained, strict=True)]
     assign(model.variables, start)
-    steps = Supervised(Learner(model, keras.optimizers.Adam(1e-3)))
+    steps = Supervised(Learner(model, keras.optimizers.Adam(1e-3)), chosen)
     found = [steps.train(x, y, Place(i, i))[0] for i in range(4)] + [steps.evaluate(x, y)]
     return {
         "first": [*first.values(), norm],
         "gradient": np.concatenate([one.ravel() for one in way]).tolist(),
-        "later": [[step[name] for name in ("a", "b")] for step in found],
+        "later": [list(step.values()) for step in found],
     }
+
+
+#: Networks whose steps are compared.
+NETWORKS = [{}, {"name": "hybrid", "uncertainty": True}]
 
 
 def clipped():
@@ -103,14 +110,20 @@ def both():
         text=True,
         check=True,
     )
-    return json.loads(other.stdout.splitlines()[-1]), [losses(), clipped()]
+    return json.loads(other.stdout.splitlines()[-1]), results()
 
 
-def test_tensorflow_and_jax_agree(both):
+def results():
+    return [[losses(**settings) for settings in NETWORKS], clipped()]
+
+
+@pytest.mark.parametrize("number", range(len(NETWORKS)))
+def test_tensorflow_and_jax_agree(both, number):
     """One step's losses to 1e-5 and gradient to 1e-4; four steps of Adam, whose first moves each
     weight alike however small its gradient, to 0.1 %.
     """
-    one, other = (found[0] for found in both)
+    one, other = (found[0][number] for found in both)
+    assert len(one["later"][0]) == (4 if NETWORKS[number] else 2)
     np.testing.assert_allclose(one["first"], other["first"], rtol=1e-5)
     difference = np.subtract(one["gradient"], other["gradient"])
     assert np.linalg.norm(difference) < 1e-4 * np.linalg.norm(one["gradient"])
@@ -139,4 +152,4 @@ def test_clipping_and_accumulation_are_what_they_say(both, backend):
 
 
 if __name__ == "__main__":
-    print(json.dumps([losses(), clipped()]))
+    print(json.dumps(results()))

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from skyweave.training import losses
+
+KEY = "a_log_variance"
 
 
 def test_errors_are_means_for_each_output():
@@ -20,6 +23,38 @@ def test_errors_are_means_for_each_output():
         difference = np.float64(outputs[name]) - targets[name]
         assert float(squared[name]) == pytest.approx((difference**2).mean())
         assert float(absolute[name]) == pytest.approx(np.abs(difference).mean())
+
+
+def test_gaussian_loss_is_the_likelihood_beside_the_squared_errors():
+    """Up to the constant log(2 pi)/2, by SciPy's normal distribution."""
+    rng = np.random.default_rng(0)
+    targets = {name: rng.standard_normal((3, 4, 4, 1)).astype(np.float32) for name in "ab"}
+    outputs = {
+        name: rng.standard_normal((3, 4, 4, 1)).astype(np.float32)
+        for name in ("a", "b", "a_log_variance", "b_log_variance")
+    }
+    found = losses.gaussian(outputs, targets)
+    assert list(found) == ["a", "b", "a_log_variance", "b_log_variance"]
+    for name, squared in losses.mean_squared_errors(outputs, targets).items():
+        assert float(found[name]) == float(squared)
+        deviation = np.exp(outputs[f"{name}_log_variance"] / 2)
+        logarithms = stats.norm(outputs[name], deviation).logpdf(targets[name])
+        expected = -logarithms.mean() - np.log(2 * np.pi) / 2
+        assert float(found[f"{name}_log_variance"]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_gaussian_loss_is_least_at_the_mean_squared_residual():
+    rng = np.random.default_rng(0)
+    target = (0.3 * rng.standard_normal((3, 4, 4, 1))).astype(np.float32)
+    mean = np.zeros_like(target)
+
+    def loss(variance):
+        logarithm = np.full_like(target, np.log(variance))
+        return float(losses.gaussian({"a": mean, "a_log_variance": logarithm}, {"a": target})[KEY])
+
+    least = float((target**2).mean())
+    assert loss(least) == pytest.approx(0.5 * (1 + np.log(least)), rel=1e-5)
+    assert loss(least) < min(loss(0.9 * least), loss(1.1 * least))
 
 
 @pytest.mark.parametrize("shape", [(5, 1), (5, 2, 2, 1)])

@@ -13,6 +13,7 @@ import numpy as np
 from skyweave import files
 from skyweave.data.normalization import Normalization
 from skyweave.errors import UserError
+from skyweave.networks.variance import SUFFIX
 
 WEIGHTS = "network.keras"
 CARD = "card.json"
@@ -36,6 +37,11 @@ class Card:
     settings: Mapping[str, Any] = field(default_factory=dict)
     #: Losses at the best epoch, and what else the trainer knows.
     metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def uncertain(self) -> tuple[str, ...]:
+        """Outputs whose variance the network predicts too, by `network.uncertainty`."""
+        return self.outputs if self.settings.get("network", {}).get("uncertainty") else ()
 
 
 @dataclass(frozen=True)
@@ -128,8 +134,9 @@ def _check_card(path: Path, card: Card, model: keras.Model) -> None:
     shape = (None, card.pixels, card.pixels, len(card.inputs))
     if tuple(model.input_shape) != shape:
         raise UserError(path, f"the network's input {tuple(model.input_shape)}", shape)
-    if set(model.output) != set(card.outputs):
-        raise UserError(path, f"the network's outputs {sorted(model.output)}", card.outputs)
+    outputs = {*card.outputs, *(name + SUFFIX for name in card.uncertain)}
+    if set(model.output) != outputs:
+        raise UserError(path, f"the network's outputs {sorted(model.output)}", sorted(outputs))
     for name in (*card.inputs, *card.outputs):
         if name not in card.normalization.moments:
             raise UserError(path, f"the normalization of {name!r}", "none")
@@ -144,23 +151,31 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """Outputs (n, y, x) float32 in their units from input maps (n, y, x) in theirs.
 
-    `network` may be the folder of a trained network. Raises `UserError` for an input that is
-    missing, of another shape than the network's, or not finite.
+    Beside an output whose variance is predicted lies its standard deviation, `<output>_sigma`, in
+    the same unit. `network` may be the folder of a trained network. Raises `UserError` for an input
+    that is missing, of another shape than the network's, or not finite.
     """
     if not isinstance(network, TrainedNetwork):
         network = load_network(network)
     card = network.card
     count = _check_maps(card, maps)
-    outputs = {
-        name: np.empty((count, card.pixels, card.pixels), np.float32) for name in card.outputs
-    }
+    names = (*card.outputs, *(f"{name}_sigma" for name in card.uncertain))
+    outputs = {name: np.empty((count, card.pixels, card.pixels), np.float32) for name in names}
     for start in range(0, count, batch):
         rows = slice(start, start + batch)
         x = np.stack([card.normalization.apply(f, maps[f][rows]) for f in card.inputs], axis=-1)
-        for name, tensor in network.model(x, training=False).items():
-            values = keras.ops.convert_to_numpy(tensor)[..., 0]
-            outputs[name][rows] = card.normalization.undo(name, values)
+        found = network.model(x, training=False)
+        for name in card.outputs:
+            outputs[name][rows] = card.normalization.undo(name, _map(found[name]))
+        for name in card.uncertain:
+            deviation = np.exp(0.5 * _map(found[name + SUFFIX]))
+            outputs[f"{name}_sigma"][rows] = card.normalization.moments[name][1] * deviation
     return outputs
+
+
+def _map(tensor: Any) -> np.ndarray:
+    """(n, y, x) of a network's output (n, y, x, 1)."""
+    return np.asarray(keras.ops.convert_to_numpy(tensor)[..., 0])
 
 
 def _check_maps(card: Card, maps: Mapping[str, np.ndarray]) -> int:

@@ -1,11 +1,11 @@
 """From the settings of a network to the network."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import keras
 
 from skyweave.config import ForseNetwork, Network
-from skyweave.networks import forse, resunet_cmb
+from skyweave.networks import forse, hybrid, resunet_cmb
 
 
 def build(
@@ -14,16 +14,20 @@ def build(
     inputs: Sequence[str],
     outputs: Sequence[str],
     seed: int,
+    deviations: Mapping[str, float] | None = None,
 ) -> keras.Model:
     """Network from maps (n, pixels, pixels, len(inputs)) to {output: (n, pixels, pixels, 1)}.
 
-    The weights are drawn by `seed` and by the layers' names. Raises `UserError` for a grid that the
-    architecture cannot take.
+    The weights are drawn by `seed` and by the layers' names; `deviations` are the fields' standard
+    deviations, by which their maps are normalized, for a network that starts at an estimate.
+    Raises `UserError` for a grid that the architecture cannot take.
     """
     size = (pixels, tuple(inputs), tuple(outputs), settings.width, settings.dropout, seed)
     if isinstance(settings, ForseNetwork):
         return forse.build(*size, batch_norm=settings.batch_norm)
-    return resunet_cmb.build(*size)
+    if settings.name == "hybrid":
+        return hybrid.build(*size, uncertainty=settings.uncertainty, deviations=deviations)
+    return resunet_cmb.build(*size, uncertainty=settings.uncertainty)
 
 
 def build_discriminator(

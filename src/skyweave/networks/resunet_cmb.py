@@ -9,6 +9,7 @@ from keras import layers
 
 from skyweave import seeds
 from skyweave.errors import UserError
+from skyweave.networks import variance
 
 #: A symbolic tensor (n, y, x, channels); Keras has no type that mypy knows.
 Tensor = Any
@@ -21,12 +22,15 @@ def build(
     width: float = 1.0,
     dropout: float = 0.3,
     seed: int = 0,
+    *,
+    uncertainty: bool = False,
 ) -> keras.Model:
     """Network from (n, pixels, pixels, len(inputs)) to {output: (n, pixels, pixels, 1)}.
 
     Two inputs, three outputs and width 1 give the published 5,292,367 parameters. `width` is a
     factor on the channels, which stay multiples of 4. The last layers compute in float32 under
-    any precision policy. Raises `UserError` where `pixels` is not a multiple of 4.
+    any precision policy. With `uncertainty` each output has its `variance.log_variance` beside it.
+    Raises `UserError` where `pixels` is not a multiple of 4.
     """
     if pixels < 4 or pixels % 4:
         raise UserError("grid.pixels", "a multiple of 4", pixels)
@@ -60,6 +64,14 @@ def build(
         x = part.block(part.add(x, dec_2, f"{name}_a"), narrow, f"{name}_b")
         x = part.conv(x, 1, f"{name}_conv", kernel=5, dtype="float32")
         heads[name] = part.norm(x, name, dtype="float32")
+    if uncertainty:
+        small = max(8, _channels(16, width))
+        heads |= {
+            name + variance.SUFFIX: variance.log_variance(
+                image, shared, heads[name], name, small, seed
+            )
+            for name in outputs
+        }
     return keras.Model(image, heads, name="resunet_cmb")
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 from keras import ops
 
+from skyweave.networks.variance import SUFFIX
+
 
 def mean_squared_errors(outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
     """Mean squared error of each output over all its pixels, a float32 scalar tensor each."""
@@ -12,6 +14,22 @@ def mean_squared_errors(outputs: Mapping[str, Any], targets: Mapping[str, Any]) 
         name: ops.mean(ops.square(ops.cast(outputs[name], "float32") - target))
         for name, target in targets.items()
     }
+
+
+def gaussian(outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:
+    """`mean_squared_errors`, and the negative log-likelihood of each output's `_log_variance`.
+
+    Half the mean of log v + r²/v over all pixels, of Gaussian residuals r with the predicted
+    variances v; a constant is left out. No gradient of it reaches r, so that the means are learned
+    from the squared errors alone, and each variance converges to its mean squared residual.
+    """
+    found = mean_squared_errors(outputs, targets)
+    for name, target in targets.items():
+        logarithm = ops.cast(outputs[name + SUFFIX], "float32")
+        mean = ops.stop_gradient(ops.cast(outputs[name], "float32"))
+        excess = ops.square(mean - target) * ops.exp(-logarithm)
+        found[name + SUFFIX] = 0.5 * ops.mean(logarithm + excess)
+    return found
 
 
 def mean_absolute_errors(outputs: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Supervised training: a network learns the truths of its inputs."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,10 +12,18 @@ from skyweave.training.method import Learner, Losses, Place, numbers
 
 
 class Supervised:
-    """The learner's network is trained on the sum of `losses` of its outputs, which it names."""
+    """The learner's network is trained on the sum of `losses` of its outputs, which it names.
+
+    Epochs are compared by the sum of those that are `judged`, by all if None.
+    """
 
     def __init__(
-        self, learner: Learner, losses: Losses = mean_squared_errors, *, xla: bool = False
+        self,
+        learner: Learner,
+        losses: Losses = mean_squared_errors,
+        *,
+        judged: Collection[str] | None = None,
+        xla: bool = False,
     ) -> None:
         self.model = learner.model
         self.learners: Sequence[Learner] = (learner,)
@@ -24,7 +32,12 @@ class Supervised:
             "optimizer": learner.optimizer.variables,
             "sums": learner.sums,
         }
-        self.identity: Mapping[str, Any] = {"method": "supervised", "losses": losses.__qualname__}
+        self.identity: Mapping[str, Any] = {
+            "method": "supervised",
+            "losses": losses.__qualname__,
+            "judged": None if judged is None else sorted(judged),
+        }
+        self.judged = judged
         self.paired = True
         at = seam(learner.variables, xla=xla)
 
@@ -62,5 +75,6 @@ class Supervised:
         return numbers(self._evaluate(x, dict(y)), y)
 
     def total(self, losses: Mapping[str, float]) -> float:
-        """Their sum."""
-        return sum(losses.values())
+        """The sum of those that are judged."""
+        judged = losses if self.judged is None else self.judged
+        return sum(losses[name] for name in judged)
