@@ -1,0 +1,16 @@
+"""Classical estimates of a chunk of a simulated dataset's patches."""
+
+from job import job
+
+with job(snakemake.log[0]):
+    from skyweave.tasks.estimates import estimate
+
+    estimate(
+        snakemake.output[0],
+        calibration=snakemake.input.calibration,
+        shards=snakemake.input.shards,
+        split=snakemake.input.split,
+        part=snakemake.wildcards.part,
+        chunk=int(snakemake.wildcards.chunk),
+        chunks=snakemake.params.chunks,
+    )
