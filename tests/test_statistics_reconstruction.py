@@ -10,7 +10,12 @@ from skyweave.flat.grid import PatchGrid
 from skyweave.flat.taper import cosine_taper
 from skyweave.seeds import generator
 from skyweave.statistics.flat_spectra import cross_spectra, default_bins
-from skyweave.statistics.reconstruction import COLUMNS, correlation_gain, field_metrics
+from skyweave.statistics.reconstruction import (
+    COLUMNS,
+    band_gain,
+    correlation_gain,
+    field_metrics,
+)
 
 GRID = PatchGrid(5.0, 64)
 BINS = default_bins(GRID)
@@ -204,3 +209,43 @@ def test_gain_over_a_baseline_is_known_better_than_either_correlation():
     assert gain > 10 * error > 0
     same, none = correlation_gain(worse, worse, truth)
     assert (same, none) == (0, 0)
+
+
+def test_gain_by_band_is_the_difference_of_correlations(pair):
+    """Noise of C / 4 and of C / 2: r is √(1/2) and √(1/3), on the same truths."""
+    better, truth = pair
+    worse = better + gaussian(300, CL / 4, "more noise")
+    gain, error = band_gain(better, worse, truth, GRID, BINS)
+    frames = [field_metrics(maps, truth, GRID, BINS, **NAMES) for maps in (better, worse)]
+    first, second = (pick(frame, "correlation") for frame in frames)
+    np.testing.assert_allclose(gain, first["value"] - second["value"], atol=1e-12)
+    pull = (gain - (np.sqrt(1 / 2) - np.sqrt(1 / 3))) / error
+    assert np.abs(pull).max() < 3.5
+    # Part of the noise is the same, and so is the sky: known better than if they were not.
+    assert (error < 0.95 * np.hypot(first["error"], second["error"])).all()
+
+
+def test_gain_by_band_has_the_scatter_of_repeated_studies(pair):
+    better, truth = pair
+    worse = better + gaussian(300, CL / 4, "more noise")
+    studies = [
+        band_gain(*(maps[start : start + 15] for maps in (better, worse, truth)), GRID, BINS)
+        for start in range(0, 300, 15)
+    ]
+    values, errors = (np.stack(part) for part in zip(*studies, strict=True))
+    ratio = np.sqrt(np.mean(errors**2) / np.mean(values.var(axis=0, ddof=1)))
+    assert ratio == pytest.approx(1, abs=0.2)
+
+
+def test_gain_by_band_leaves_null_patches_out(pair):
+    prediction, truth = (maps[:12].copy() for maps in pair)
+    truth[::3] = 0
+    live = truth.any(axis=(1, 2))
+    other = prediction[::-1]
+    whole = band_gain(prediction, other, truth, GRID, BINS)
+    few = band_gain(prediction[live], other[live], truth[live], GRID, BINS)
+    np.testing.assert_array_equal(whole, few)
+    assert np.isnan(band_gain(prediction, other, 0 * truth, GRID, BINS)).all()
+    same, none = band_gain(prediction, prediction, truth, GRID, BINS)
+    assert not same.any()
+    assert not none.any()

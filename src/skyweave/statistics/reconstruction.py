@@ -52,19 +52,19 @@ def field_metrics(
     auto_p, auto_t, cross = (spectrum[~null] for spectrum in spectra)
 
     rows = [
-        _rows("patches", np.nan, len(truth), np.nan, len(truth)),
-        _rows("patches_null", np.nan, null.sum(), np.nan, len(truth)),
-        _rows("pixel_correlation", np.nan, *_pixel_correlation(prediction, truth), len(truth)),
+        long_rows("patches", np.nan, len(truth), np.nan, len(truth)),
+        long_rows("patches_null", np.nan, null.sum(), np.nan, len(truth)),
+        long_rows("pixel_correlation", np.nan, *_pixel_correlation(prediction, truth), len(truth)),
     ]
     ell = bins.centres(grid)
     if not null.all():
         sums = np.stack([auto_p, auto_t, cross], axis=1)
-        values, errors = _jackknife(sums, _per_ell)
+        values, errors = jackknife(sums, _per_ell)
         for statistic, value, error in zip(_PER_ELL, values, errors, strict=True):
-            rows.append(_rows(statistic, ell, value, error, len(sums)))
+            rows.append(long_rows(statistic, ell, value, error, len(sums)))
     if null.any():
-        value, error = _jackknife(spectra[0][null], lambda mean: mean)
-        rows.append(_rows("power_prediction_null", ell, value, error, null.sum()))
+        value, error = jackknife(spectra[0][null], lambda mean: mean)
+        rows.append(long_rows("power_prediction_null", ell, value, error, null.sum()))
 
     frame = pd.concat(rows, ignore_index=True)
     frame = frame.assign(run=run, split=split, field=field, method=method)
@@ -79,8 +79,48 @@ def correlation_gain(
     Maps are (n, y, x). Patch by patch on the same sky, so that the sky's scatter cancels.
     """
     means = np.concatenate([_moments(prediction, truth), _moments(baseline, truth)], axis=1)
-    value, error = _jackknife(means, lambda m: _pearson(m[..., :5]) - _pearson(m[..., 5:]))
+    value, error = jackknife(means, lambda m: _pearson(m[..., :5]) - _pearson(m[..., 5:]))
     return float(value), float(error)
+
+
+def band_gain(
+    prediction: np.ndarray,
+    other: np.ndarray,
+    truth: np.ndarray,
+    grid: PatchGrid,
+    bins: Bins,
+    taper: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """r_ell of `prediction` less that of `other`, and the jackknife errors, each (bands,).
+
+    Maps are (n, y, x). Patch by patch on the same sky, so that the sky's scatter cancels; patches
+    whose truth is zero everywhere are left out, and with no others all is NaN. `taper` as in
+    `field_metrics`.
+    """
+    live = truth.any(axis=(1, 2))
+    if not live.any():
+        return np.full(bins.count, np.nan), np.full(bins.count, np.nan)
+    sums = np.concatenate(
+        [live_spectra(maps, truth, grid, bins, taper) for maps in (prediction, other)], axis=1
+    )
+
+    def gain(means: np.ndarray) -> np.ndarray:
+        first, second = means[..., :3, :], means[..., 3:, :]
+        return _per_ell(first)[..., 0, :] - _per_ell(second)[..., 0, :]
+
+    return jackknife(sums, gain)
+
+
+def live_spectra(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    grid: PatchGrid,
+    bins: Bins,
+    taper: np.ndarray | None = None,
+) -> np.ndarray:
+    """C_pp, C_tt and C_pt (m, 3, bands) of the m patches whose truth is not zero everywhere."""
+    live = truth.any(axis=(1, 2))
+    return np.stack(auto_and_cross(prediction, truth, grid, bins, taper=taper), axis=1)[live]
 
 
 _PER_ELL = ("correlation", "transfer", "residual", "power_prediction", "power_truth")
@@ -98,7 +138,7 @@ def _per_ell(means: np.ndarray) -> np.ndarray:
 
 def _pixel_correlation(prediction: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pearson correlation over all pixels, and its jackknife error over patches."""
-    return _jackknife(_moments(prediction, truth), _pearson)
+    return jackknife(_moments(prediction, truth), _pearson)
 
 
 def _moments(prediction: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -121,8 +161,11 @@ def _pearson(means: np.ndarray) -> np.ndarray:
         return (pt - p * t) / np.sqrt((pp - p * p) * (tt - t * t))
 
 
-def _jackknife(samples: np.ndarray, statistic: Callable) -> tuple[np.ndarray, np.ndarray]:
-    """Statistic of the mean of samples (n, ...), and its delete-one jackknife error."""
+def jackknife(samples: np.ndarray, statistic: Callable) -> tuple[np.ndarray, np.ndarray]:
+    """Statistic of the mean of samples (n, ...), and its delete-one jackknife error.
+
+    `statistic` takes means with any leading axes. The error is NaN below two samples.
+    """
     count = len(samples)
     mean = samples.mean(axis=0)
     value = statistic(mean)
@@ -133,9 +176,10 @@ def _jackknife(samples: np.ndarray, statistic: Callable) -> tuple[np.ndarray, np
     return value, np.sqrt((count - 1) / count * np.sum(spread**2, axis=0))
 
 
-def _rows(
+def long_rows(
     statistic: str, ell: ArrayLike, value: ArrayLike, error: ArrayLike, count: int
 ) -> pd.DataFrame:
+    """Rows of one statistic: `ell`, `value` and `error` broadcast, `n` the same for all."""
     columns: Mapping = {"ell": ell, "value": value, "error": error}
     arrays = np.broadcast_arrays(*(np.atleast_1d(x).astype(float) for x in columns.values()))
     frame = pd.DataFrame(dict(zip(columns, arrays, strict=True)))
