@@ -54,8 +54,11 @@ def write_run(folder: Path, targets: dict[str, float] = TARGETS, pixels: int = 6
             _field(file, f"truth/{field}", truth)
             _field(file, f"prediction/{field}", r**2 * truth + r * np.sqrt(1 - r**2) * other)
             if field == "e_prim":
-                _field(file, f"baseline/{field}", truth + 0.3 * other)
+                _field(file, f"estimates/analytic_eb/{field}", truth + 0.3 * other)
+            if field == "kappa":
+                _field(file, f"estimates/quadratic/{field}", r**3 * truth + 0.3 * other)
     write_table(folder / "metrics.csv", _metrics(targets))
+    write_table(folder / "calibration.csv", _calibration(targets))
     history = _history(targets)
     write_table(folder / "history.csv", history)
     write_table(folder / "sweep.csv", _sweep(history, picked=9))
@@ -78,7 +81,8 @@ def _field(file: h5py.File, name: str, maps: np.ndarray) -> None:
 def _metrics(targets: dict[str, float]) -> pd.DataFrame:
     rows = []
     for field, r in targets.items():
-        methods = {"network": r, **({"analytic_eb": 0.93 * r} if field == "e_prim" else {})}
+        others = {"e_prim": {"analytic_eb": 0.93 * r}, "kappa": {"quadratic": 0.8 * r}}
+        methods = {"network": r, **others.get(field, {})}
         for method, level in methods.items():
             r_ell = level * np.exp(-((ELL / 4000) ** 2))
             cl = SCALE[field] ** 2 * 1e-4 / (1 + (ELL / 500) ** 3)
@@ -91,12 +95,38 @@ def _metrics(targets: dict[str, float]) -> pd.DataFrame:
             }
             if field in ("tau", "kappa"):
                 curves["power_prediction_null"] = (0.1 * cl * r_ell**2, 0.02 * cl * r_ell**2)
+            # As of tau: where the transfer is not known nothing can be debiased.
+            known = np.where((r_ell > 0.5) & (field != "tau"), 1.0, np.nan)
+            bias = 0.02 * np.sin(ELL)
+            curves |= {
+                "spectrum_estimate": (known * cl * (1 + bias), 0.05 * cl * known),
+                "spectrum_bias": (known * bias, 0.05 * known),
+                "coverage_68": (0.68 + 0.1 * bias, 0.01),
+                "coverage_95": (0.95 + 0.1 * bias, 0.005),
+            }
+            amplitude = (np.nan, np.nan) if field == "tau" else (1.01, 0.02)
+            rows.append((field, method, "spectrum_amplitude", np.nan, *amplitude))
             rows.append((field, method, "pixel_correlation", np.nan, level, 0.01))
+            if method == "network" and field == "kappa":
+                rows.append((field, method, "coverage_68", np.nan, 0.7, 0.004))
+                rows.append((field, method, "coverage_95", np.nan, 0.94, 0.002))
             for statistic, (value, error) in curves.items():
                 both = np.broadcast_arrays(ELL, value, error)
                 rows += [(field, method, statistic, *point) for point in zip(*both, strict=True)]
     columns = ["field", "method", "statistic", "ell", "value", "error"]
     return pd.DataFrame(rows, columns=columns).assign(run="run", split="test", n=30)
+
+
+def _calibration(targets: dict[str, float]) -> pd.DataFrame:
+    """Curves of a posterior that is too wide as it is, and right after regression."""
+    credibility = np.linspace(0, 1, 21)
+    frame = pd.DataFrame({"credibility": credibility, "error": 0.05})
+    curves = [
+        frame.assign(field=field, posterior=posterior, coverage=credibility**power)
+        for field in targets
+        for posterior, power in (("prediction", 0.7), ("regressed", 1.0))
+    ]
+    return pd.concat(curves).assign(run="run", method="network")
 
 
 def _history(targets: dict[str, float]) -> pd.DataFrame:

@@ -17,13 +17,16 @@ import report_inputs as inputs
 from skyweave.errors import UserError
 from skyweave.flat.grid import PatchGrid
 from skyweave.report import cmb, losses, mollweide, read, reconstruction, sky, style
+from skyweave.report.debiased import spectrum
 from skyweave.report.examples import examples
 from skyweave.report.figures import draw_reconstruction, draw_sky
+from skyweave.statistics.debiased import debiased_metrics
 from skyweave.statistics.flat_spectra import default_bins
 from skyweave.statistics.minkowski import THRESHOLDS, functionals, minkowski_table, scaled
 from skyweave.statistics.reconstruction import field_metrics
 from skyweave.statistics.tables import read_table, write_table
 
+RUN = {"run": "run", "field": "kappa", "method": "network"}
 KINDS = {
     "run": (inputs.write_run, draw_reconstruction, reconstruction.FILES),
     "sky": (inputs.write_sky, draw_sky, sky.FILES),
@@ -72,7 +75,8 @@ def test_truth_and_prediction_share_a_scale_and_a_null_patch_is_passed_over(
     assert (table["realization"] == 12).all()  # number 7, the first, is a null one
     scales = table[table["map"] != "input"].groupby("field")["colour_scale"].nunique()
     assert (scales == 1).all()
-    assert set(table["map"]) == {"input", "truth", "prediction", "residual", "baseline"}
+    made = {"estimates/analytic_eb", "estimates/quadratic"}
+    assert set(table["map"]) == {"input", "truth", "prediction", "residual"} | made
     with h5py.File(drawn["run"] / "predictions.h5") as file:
         difference = file["prediction/tau"][1] - file["truth/tau"][1]
     spread = table.query("field == 'tau' and map == 'residual'")["standard_deviation"].item()
@@ -122,6 +126,7 @@ def test_one_field_without_baseline_and_a_failed_network_are_drawn(tmp_path: Pat
     metrics["error"] = np.nan
     metrics.loc[metrics["statistic"] == "correlation", "value"] = np.nan
     metrics.loc[metrics["statistic"].str.startswith(("transfer", "power")), "value"] = 0.0
+    metrics.loc[metrics["statistic"].str.startswith("spectrum"), "value"] = np.nan
     write_table(run / "metrics.csv", metrics)
     write_table(run / "history.csv", read_table(run / "history.csv").head(1))
     write_table(run / "sweep.csv", read_table(run / "sweep.csv").head(1).assign(picked=1))
@@ -134,7 +139,7 @@ def test_many_fields_and_unknown_methods_get_panels_and_styles(tmp_path: Path) -
         [
             (field, method, "correlation", ell, 0.5, 0.1)
             for field in ("tau", "e_prim", "kappa", "b_prim")
-            for method in ("network", "wiener", "quadratic")
+            for method in ("network", "wiener", "quadratic", "theory_quadratic", "made_up")
             for ell in (100.0, 1000.0)
         ],
         columns=["field", "method", "statistic", "ell", "value", "error"],
@@ -142,8 +147,10 @@ def test_many_fields_and_unknown_methods_get_panels_and_styles(tmp_path: Path) -
     reconstruction.correlation(rows, tmp_path / "correlation.svg")
     methods = list(rows["method"].unique())
     looks = {style.method_style(method, methods) for method in methods}
-    assert len(looks) == 3
-    assert len({look[1] for look in looks}) == len({look[2] for look in looks}) == 3
+    assert len(looks) == 5
+    marked = [look for look in looks if look[2]]
+    assert len(marked) == 4, "a prediction of theory is a line"
+    assert len({look[2] for look in marked}) == 4
 
 
 def test_the_tables_of_the_statistics_room_are_drawn(tmp_path: Path) -> None:
@@ -156,12 +163,14 @@ def test_the_tables_of_the_statistics_room_are_drawn(tmp_path: Path) -> None:
         truth,
         grid,
         default_bins(grid),
-        run="run",
-        field="kappa",
-        method="network",
+        **RUN,
     )
     rows = reconstruction.residual(metrics, {"kappa": ""}, tmp_path / "residual.svg")
     assert set(rows["statistic"]) == set(reconstruction.POWERS)
+    other = 0.6 * truth + 0.1 * inputs.random_maps(rng, 6, grid.pixels)
+    debiased = debiased_metrics((other, truth), (truth, truth), grid, default_bins(grid), **RUN)
+    drawn = spectrum(pd.concat([metrics, debiased]), {"kappa": ""}, tmp_path / "spectrum.svg")
+    assert {"spectrum_estimate", "spectrum_bias", "power_truth"} == set(drawn["statistic"])
     curves = functionals(scaled(truth[2:]))
     table = minkowski_table(curves, THRESHOLDS, dataset="d", split="all", field="high")
     pd.testing.assert_frame_equal(sky.minkowski(table, tmp_path / "minkowski.svg"), table)
@@ -171,6 +180,7 @@ def test_the_tables_of_the_statistics_room_are_drawn(tmp_path: Path) -> None:
     ("kind", "name"),
     [
         *[("run", name) for name in ("metrics.csv", "history.csv", "sweep.csv", "predictions.h5")],
+        ("run", "calibration.csv"),
         *[("sky", name) for name in ("map.fits", "mask.fits", "patches.h5", "places.csv")],
         *[("sky", name) for name in ("mask_steps.csv", "spectra.csv", "minkowski.csv")],
         ("cmb", "spectra.csv"),
@@ -189,6 +199,15 @@ def test_a_missing_or_broken_input_is_named(
         KINDS[kind][1](folder, tmp_path / "figures")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "figures" / "figures.json").exists()
+
+
+def test_curves_that_could_not_be_made_are_left_out(tmp_path: Path) -> None:
+    run = inputs.write_run(tmp_path, pixels=16)
+    curves = read_table(run / "calibration.csv")
+    write_table(run / "calibration.csv", curves.head(0))
+    draw_reconstruction(run, tmp_path / "figures")
+    table = read_table(tmp_path / "figures" / "calibration.csv")
+    assert set(table["statistic"]) == {"coverage_68", "coverage_95"}
 
 
 def test_a_statistic_that_is_missing_is_named(tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_each_figure_has_title_caption_alternative_text_and_table(
 ) -> None:
     html = page.read_text(encoding="utf-8")
     figures = re.findall(r"<figure .*?</figure>", html, re.DOTALL)
-    assert len(figures) == 5 + 8 + 6 + 5 + 1
+    assert len(figures) == 7 + 8 + 6 + 5 + 1
     for figure in figures:
         inside = Elements(figure)
         assert inside.texts("h4")[0]
@@ -169,6 +169,8 @@ def test_what_ran_is_told(elements: Elements) -> None:
     assert "train 80, validation 10, test 10" in cells
     assert "train 5, validation 1, test 2" in cells
     assert "0.9200 ± 0.0100" in cells
+    assert "0.7360 ± 0.0100" in cells, "kappa's quadratic estimator"
+    assert "0.7000 ± 0.0040" in cells, "pixels in their interval"
     assert "0.81 ± 0.04" in cells
     assert "0.9 (97.5 % above 0.84)" in cells
     assert "40 of at most 40" in cells
@@ -218,6 +220,7 @@ def test_only_simulations_make_a_page(study: dict[str, Any], tmp_path: Path) -> 
         ("runs", "verdicts.json"),
         ("runs", "card.json"),
         ("runs", "metrics.csv"),
+        ("runs", "figures/calibration.svg"),
         ("runs", "history.csv"),
         ("runs", "figures/figures.json"),
         ("runs", "figures/transfer.svg"),

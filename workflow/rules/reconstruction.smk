@@ -2,14 +2,28 @@ localrules:
     draw_reconstruction,
 
 
+def larger_part(maps):
+    """Function: MB of a job that holds so many maps of each realization to test or validate on."""
+    parts = [maps_memory(part, maps) for part in ("test", "validation")]
+    return lambda wildcards: max(memory(wildcards) for memory in parts)
+
+
+def both_parts_runtime(wildcards):
+    """Minutes of a prediction of the test set and of the validation set."""
+    split = STUDY.datasets[run_settings(wildcards).dataset].split
+    return int(prediction_runtime(wildcards) * (1 + split.validation / max(split.test, 1e-9)))
+
+
 rule predict:
     input:
         network=rules.train.output.network,
         card=rules.train.output.card,
         shards=run_shards,
         split=run_dataset("split.csv"),
+        estimates=read_estimates("test", "validation"),
     output:
-        "<results>/runs/{run}/predictions.h5",
+        predictions="<results>/runs/{run}/predictions.h5",
+        validation="<results>/runs/{run}/validation.h5",
     log:
         "<logs>/predict/{run}.log",
     benchmark:
@@ -20,20 +34,22 @@ rule predict:
         ENVIRONMENT
     threads: 8
     resources:
-        # Inputs, truth, prediction, and of the baseline what it is made from and gives.
-        mem_mb=maps_memory("test", lambda run: len(run.inputs) + 2 * len(run.targets) + 3),
-        runtime=prediction_runtime,
+        # Inputs, truth, prediction and its error, two estimates; of E two more, and Q and U.
+        mem_mb=larger_part(lambda run: len(run.inputs) + 5 * len(run.targets) + 4),
+        runtime=both_parts_runtime,
     message:
-        "Predictions of {wildcards.run} on its test set"
+        "Predictions of {wildcards.run} on its test and validation sets"
     script:
         "../scripts/predict.py"
 
 
 rule evaluate:
     input:
-        predictions=rules.predict.output[0],
+        predictions=rules.predict.output.predictions,
+        validation=rules.predict.output.validation,
     output:
         metrics="<results>/runs/{run}/metrics.csv",
+        calibration="<results>/runs/{run}/calibration.csv",
         verdicts="<results>/runs/{run}/verdicts.json",
     log:
         "<logs>/evaluate/{run}.log",
@@ -45,10 +61,11 @@ rule evaluate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=maps_memory("test", lambda run: 2 * len(run.targets) + 1),
-        runtime=30,
+        # A field at a time: truth, network and another method, regressed, of both parts.
+        mem_mb=larger_part(lambda run: 10),
+        runtime=120,
     message:
-        "Metrics of {wildcards.run} against its baseline"
+        "Metrics of {wildcards.run} beside classical methods"
     script:
         "../scripts/evaluate.py"
 
@@ -83,6 +100,18 @@ rule draw_reconstruction:
             category="Reconstruction",
             labels={"run": "{run}", "figure": "residual power"},
         ),
+        spectrum=report(
+            "<results>/runs/{run}/figures/spectrum.svg",
+            caption="../report/spectrum.rst",
+            category="Reconstruction",
+            labels={"run": "{run}", "figure": "debiased spectrum"},
+        ),
+        calibration=report(
+            "<results>/runs/{run}/figures/calibration.svg",
+            caption="../report/calibration.rst",
+            category="Reconstruction",
+            labels={"run": "{run}", "figure": "calibration"},
+        ),
         loss=report(
             "<results>/runs/{run}/figures/loss.svg",
             caption="../report/loss.rst",
@@ -91,7 +120,15 @@ rule draw_reconstruction:
         ),
         tables=expand(
             "<results>/runs/{{run}}/figures/{figure}.csv",
-            figure=["examples", "correlation", "transfer", "residual", "loss"],
+            figure=[
+                "examples",
+                "correlation",
+                "transfer",
+                "residual",
+                "spectrum",
+                "calibration",
+                "loss",
+            ],
         ),
         index="<results>/runs/{run}/figures/figures.json",
     log:

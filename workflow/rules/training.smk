@@ -3,6 +3,8 @@ rule train:
         shards=run_shards,
         split=run_dataset("split.csv"),
         normalization=run_dataset("normalization.json"),
+        estimates=training_estimates,
+        calibration=training_calibration,
     output:
         network="<results>/runs/{run}/network.keras",
         card="<results>/runs/{run}/card.json",
@@ -22,7 +24,9 @@ rule train:
     params:
         seed=STUDY.seed,
         # What is made with the network afterwards is no reason to train it again.
-        run=lambda wildcards: run_settings(wildcards).model_dump(mode="json", exclude={"full_sky"}),
+        run=lambda wildcards: run_settings(wildcards).model_dump(
+            mode="json", exclude={"full_sky", "tests"}
+        ),
         # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
         state=lambda wildcards, output: output.network.replace("network.keras", "state"),
     message:

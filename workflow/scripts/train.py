@@ -16,6 +16,8 @@ with job(snakemake.log[0]) as console:
         shards=snakemake.input.shards,
         split=snakemake.input.split[0],
         normalization=snakemake.input.normalization[0],
+        estimates=snakemake.input.estimates,
+        calibration=next(iter(snakemake.input.calibration), None),
         network=snakemake.output.network,
         history=snakemake.output.history,
         sweep=snakemake.output.sweep,

@@ -8,29 +8,25 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from skyweave.report.read import Example
-from skyweave.report.style import UNITS, canvas, field_label, symmetric_limit
+from skyweave.report.read import ESTIMATES, Example
+from skyweave.report.style import UNITS, canvas, field_label, method_style, symmetric_limit
 
 
 def examples(shown: Example, path: Path) -> pd.DataFrame:
-    """Draw truth, prediction, residual (and baseline) of each field, and the inputs above.
+    """Draw truth, prediction, residual and other estimates of each field, and the inputs above.
 
     Returns the colour scale and the spread of each panel, in the field's unit.
     """
     maps = shown.maps
-    fields, inputs, baseline = (
-        list(maps["truth"]),
-        list(maps.get("input", {})),
-        maps.get("baseline", {}),
-    )
-    columns = max(3 + bool(baseline), len(inputs))
+    fields, inputs = list(maps["truth"]), list(maps.get("input", {}))
+    groups = {name: _groups(maps, name) for name in fields}
+    columns = max(len(inputs), *(len(of_field) for of_field in groups.values()))
     rows = len(fields) + bool(inputs)
     record = []
     with canvas(path, rows, columns, size=(2.4 * columns, 1.95 * rows + 0.2)) as (figure, axes):
         panels = [("input", name, 0, column) for column, name in enumerate(inputs)]
         for row, name in enumerate(fields, start=bool(inputs)):
-            groups = ["truth", "prediction", "residual"] + ["baseline"] * (name in baseline)
-            panels += [(group, name, row, column) for column, group in enumerate(groups)]
+            panels += [(group, name, row, column) for column, group in enumerate(groups[name])]
         used = {(row, column) for _, _, row, column in panels}
         for group, name, row, column in panels:
             ax = axes[row, column]
@@ -62,6 +58,12 @@ def examples(shown: Example, path: Path) -> pd.DataFrame:
     ).assign(realization=shown.realization)
 
 
+def _groups(maps: Mapping[str, Mapping[str, np.ndarray]], field: str) -> list[str]:
+    """Panels of a field, from the left."""
+    others = [group for group in maps if group.startswith(ESTIMATES) and field in maps[group]]
+    return ["truth", "prediction", "residual", *others]
+
+
 def _panel_map(maps: Mapping[str, Mapping[str, np.ndarray]], group: str, name: str) -> np.ndarray:
     if group == "residual":
         return maps["prediction"][name] - maps["truth"][name]
@@ -72,7 +74,10 @@ def _map_axes(ax: Axes, row: int, column: int, rows: int, group: str, name: str)
     ax.grid(False)
     for spine in ax.spines.values():
         spine.set_visible(True)
-    names = {"input": field_label(name), "baseline": "analytic estimate"}
+    method = group.removeprefix(ESTIMATES)
+    names = {"input": field_label(name)}
+    if method != group:
+        names[group] = method_style(method, [method])[0]
     ax.set_title(names.get(group, group))
     if column == 0:
         ax.set_ylabel(f"{'input' if group == 'input' else field_label(name)}\n$y$ [deg]")

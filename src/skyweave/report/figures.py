@@ -3,12 +3,14 @@
 from skyweave.report.cmb import draw_spectra
 from skyweave.report.foregrounds import draw_foregrounds
 from skyweave.report.full_sky import draw_full_sky
+from skyweave.report.generalization import draw_generalization
 from skyweave.report.reconstruction import draw_reconstruction
 from skyweave.report.sky import draw_sky
 
 __all__ = [
     "draw_foregrounds",
     "draw_full_sky",
+    "draw_generalization",
     "draw_reconstruction",
     "draw_sky",
     "draw_spectra",

@@ -12,6 +12,7 @@ from markupsafe import Markup, escape
 from skyweave.errors import UserError
 from skyweave.files import write_text
 from skyweave.report import embed, read
+from skyweave.report.generalization import elsewhere, is_tested
 from skyweave.report.summary import dataset_row, run_row, scores, small_scales
 from skyweave.statistics.verdicts import read_verdicts
 
@@ -28,14 +29,16 @@ def build_report(
     versions: Mapping[str, str],
     foregrounds: Named = (),
     full_sky: Named = (),
+    imported: Named = (),
 ) -> None:
     """Write the report of a study to `out_path`, atomically; the same inputs give the same bytes.
 
     `study` holds the settings (`seed`, `datasets`, `runs`) as plain values. `runs`, `sky` and `cmb`
-    name reconstruction runs, sky datasets and CMB datasets, `foregrounds` foreground runs and
-    `full_sky` skies that they made, with the folders that hold their tables, verdicts.json and
-    ``figures/figures.json``; verdicts of a CMB dataset may be absent. Raises `UserError` for a
-    missing or broken file.
+    name reconstruction runs, sky datasets and CMB datasets, `foregrounds` foreground runs,
+    `full_sky` skies that they made and `imported` datasets of others' maps, with the folders that
+    hold their tables, verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset and of
+    a run's ``generalization`` may be absent, and imported maps have no figures and no verdicts.
+    Raises `UserError` for a missing or broken file.
     """
     if not isinstance(study.get("datasets"), Mapping):
         raise UserError("study", "settings with `datasets`", ", ".join(study) or "none")
@@ -55,12 +58,14 @@ def build_report(
             dataset_row(kind, name, folder, study)
             for kind in ("cmb", "sky")
             for name, folder in folders[kind]
-        ],
+        ]
+        + [dataset_row("imported", name, Path(folder), study) for name, folder in imported],
         "scores": [row for name, folder in folders["run"] for row in scores(name, folder)],
+        "elsewhere": elsewhere(folders["run"], study),
         "small_scales": [
             row for name, folder in folders["foregrounds"] for row in small_scales(name, folder)
         ],
-        "sections": [_section(kind, folders[kind]) for kind in _TITLES if folders[kind]],
+        "sections": [_section(kind, folders[kind], study) for kind in _TITLES if folders[kind]],
         "settings": _yaml(study),
         "cards": [
             (name, _yaml(read.document(folder / "card.json"))) for _, name, folder in trained
@@ -86,16 +91,16 @@ _TITLES = {
 }
 
 
-def _section(kind: str, named: Sequence[tuple[str, Path]]) -> dict[str, Any]:
+def _section(
+    kind: str, named: Sequence[tuple[str, Path]], study: Mapping[str, Any]
+) -> dict[str, Any]:
     """Title, anchor and parts of a section, one part a run, sky or dataset."""
-    parts = [
-        {
-            "name": name,
-            "anchor": f"{kind}-{name}",
-            "figures": embed.figures(folder / "figures", f"{kind}-{name}"),
-        }
-        for name, folder in named
-    ]
+    parts = []
+    for name, folder in named:
+        shown = embed.figures(folder / "figures", f"{kind}-{name}")
+        if kind == "run" and is_tested(name, study):
+            shown += embed.figures(folder / "generalization" / "figures", f"{kind}-{name}")
+        parts.append({"name": name, "anchor": f"{kind}-{name}", "figures": shown})
     title, noun = _TITLES[kind]
     return {"title": title, "noun": noun, "anchor": kind, "parts": parts}
 
@@ -105,11 +110,11 @@ def _checks(folders: Mapping[str, Sequence[tuple[str, Path]]]) -> list[dict[str,
     found = []
     for kind, named in folders.items():
         for name, folder in named:
-            path = folder / "verdicts.json"
-            if kind == "cmb" and not path.exists():
-                continue
+            own, tests = folder / "verdicts.json", folder / "generalization" / "verdicts.json"
             found += [
                 {**entry, "of": f"{_TITLES[kind][1]} {name}", "anchor": f"{kind}-{name}"}
+                for path in (own, tests)
+                if path.exists() or (path == own and kind != "cmb")
                 for entry in read_verdicts(path)
             ]
     return sorted(found, key=lambda entry: bool(entry["passed"]))

@@ -13,17 +13,20 @@ import pandas as pd
 from skyweave.errors import UserError
 from skyweave.statistics.tables import read_table
 
+#: What the names of groups of classical methods' maps begin with.
+ESTIMATES = "estimates/"
+
 FIGURE_KEYS = ("file", "title", "caption", "section", "table", "alt")
 
 
-def table(path: Path, columns: Sequence[str] = ()) -> pd.DataFrame:
-    """Read a CSV that holds at least `columns` and one row; else `UserError`."""
+def table(path: Path, columns: Sequence[str] = (), *, empty: bool = False) -> pd.DataFrame:
+    """Read a CSV that holds at least `columns` and, unless `empty`, one row; else `UserError`."""
     frame = read_table(path)
     missing = [column for column in columns if column not in frame]
     if missing:
         found = ", ".join(map(str, frame.columns))
         raise UserError(path, f"columns {', '.join(columns)}", found)
-    if frame.empty:
+    if frame.empty and not empty:
         raise UserError(path, "at least one row", "none")
     return frame
 
@@ -55,7 +58,10 @@ def figures(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Example:
-    """One realization's maps: {group: {field: (y, x)}}, units by field, side in degrees."""
+    """One realization's maps: {group: {field: (y, x)}}, units by field, side in degrees.
+
+    Groups are input, truth, prediction and, of each classical method, ``estimates/{method}``.
+    """
 
     maps: dict[str, dict[str, np.ndarray]]
     units: dict[str, str]
@@ -97,7 +103,8 @@ def _example(path: Path, file: h5py.File, order: list[str]) -> Example:
         ),
         0,
     )
-    groups = [group for group in ("input", "truth", "prediction", "baseline") if group in file]
+    groups = [group for group in ("input", "truth", "prediction") if group in file]
+    groups += [f"{ESTIMATES}{method}" for method in file.get(ESTIMATES, ())]
     maps = {
         group: {
             name: file[group][name][index]

@@ -1,4 +1,4 @@
-"""Figures of a reconstruction run: examples, correlation, transfer, power and residual, losses."""
+"""Figures of a reconstruction run: examples, spectra against the truth, calibration, losses."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,14 +10,15 @@ from matplotlib.axes import Axes
 
 from skyweave.errors import UserError
 from skyweave.report import read
+from skyweave.report.calibration import CURVE_COLUMNS, calibration
+from skyweave.report.debiased import spectrum
 from skyweave.report.examples import examples
 from skyweave.report.losses import loss, picked
 from skyweave.report.record import Drawn, write
 from skyweave.report.style import (
     BLACK,
-    GREEN,
     GREY,
-    RED,
+    SKY,
     canvas,
     dl,
     field_label,
@@ -32,20 +33,31 @@ from skyweave.report.style import (
 
 SIGMA = 5  # what counts as a detection
 METRIC_COLUMNS = ("split", "field", "method", "statistic", "ell", "value", "error")
-FILES = ("examples.png", "correlation.svg", "transfer.svg", "residual.svg", "loss.svg")
+FILES = (
+    "examples.png",
+    "correlation.svg",
+    "transfer.svg",
+    "residual.svg",
+    "spectrum.svg",
+    "calibration.svg",
+    "loss.svg",
+)
+#: Statistics that a figure is drawn of.
+DRAWN = ("correlation", "transfer", "power_truth", "spectrum_bias", "coverage_68")
 
 
 def draw_reconstruction(run_folder: str | Path, out_folder: str | Path) -> None:
-    """Draw a run's five figures (`FILES`), a CSV beside each, and figures.json.
+    """Draw a run's figures (`FILES`), a CSV beside each, and figures.json.
 
-    Reads metrics.csv, history.csv, sweep.csv and predictions.h5 from `run_folder`; raises
-    `UserError` when one is missing or lacks what is drawn.
+    Reads metrics.csv, calibration.csv, history.csv, sweep.csv and predictions.h5 from `run_folder`;
+    raises `UserError` when one is missing or lacks what is drawn.
     """
     run, out = Path(run_folder), Path(out_folder)
     metrics = of_test_split(read.table(run / "metrics.csv", METRIC_COLUMNS))
     history = read.table(run / "history.csv", ("epoch", "loss", "val_loss"))
     kept, picked_by = picked(run / "sweep.csv", history)
-    for statistic in ("correlation", "transfer", "power_truth"):
+    curves = read.table(run / "calibration.csv", CURVE_COLUMNS, empty=True)
+    for statistic in DRAWN:
         if statistic not in set(metrics["statistic"]):
             raise UserError(run / "metrics.csv", f"rows of the statistic {statistic!r}", "none")
     shown = read.example(run / "predictions.h5", list(metrics["field"].unique()))
@@ -65,7 +77,7 @@ def draw_reconstruction(run_folder: str | Path, out_folder: str | Path) -> None:
             "correlation.svg",
             "Correlation with the truth",
             "Correlation coefficient r_ell of prediction and truth; 1 is perfect, 0 is nothing. "
-            "The network beats the analytic estimate where its r_ell lies above. A field counts as "
+            "The network beats another estimate where its r_ell lies above. A field counts as "
             f"recovered where r_ell exceeds 0 by {SIGMA} standard errors (filled symbols; open "
             "ones do not reach that).",
             f"Correlation coefficient against multipole for {fields}. "
@@ -91,6 +103,31 @@ def draw_reconstruction(run_folder: str | Path, out_folder: str | Path) -> None:
             "tau were tested too, what is predicted for them must lie below the prediction.",
             f"Power spectra of truth, prediction and residual for {fields}.",
             residual(metrics, shown.units, out / "residual.svg"),
+        ),
+        Drawn(
+            "spectrum.svg",
+            "Debiased spectrum",
+            "The spectrum of the truth as the prediction's own tells it: less the residual power, "
+            "over the square of the transfer function, both as on the validation set. Below, its "
+            "relative bias against the truth's. A band is left out where the transfer function is "
+            "not known to a third of itself: nothing is seen there. " + _amplitude_words(metrics),
+            f"Debiased power spectrum of {fields} with errors against that of the truth, and below "
+            "the relative bias by multipole.",
+            spectrum(metrics, shown.units, out / "spectrum.svg"),
+        ),
+        Drawn(
+            "calibration.svg",
+            "Calibration",
+            "Above, the share of Fourier modes of the truth in the 68 % and 95 % intervals around "
+            "the prediction that the residual power of the validation set gives; and of pixels, "
+            "where the network predicts their errors. Below, the expected coverage of whole maps "
+            "by random points (TARP): a calibrated posterior follows the diagonal within the grey "
+            "band, which holds 95 % of what chance does. Above it errors, or the amplitude of the "
+            "map, are too large, below it too small. Thick for the maps as they are, thin after "
+            "their amplitude in each band was regressed on the truths of the validation set.",
+            f"Coverage of intervals by multipole for {fields}, and expected coverage of maps "
+            "against credibility.",
+            calibration(metrics, curves, out / "calibration.svg"),
         ),
         Drawn(
             "loss.svg",
@@ -180,15 +217,15 @@ POWERS = ("power_truth", "power_prediction", "residual", "power_prediction_null"
 def _power_style(kind: str, method: str) -> tuple[str, str, str, str]:
     if kind == "power_truth":
         return "truth", BLACK, "", "-"
-    if kind == "power_prediction_null":
-        return "prediction where the truth is zero", GREEN, "x", ":"
     name, colour, marker, line = method_style(method, [method])
+    if kind == "power_prediction_null":
+        whose = "prediction" if method == "network" else name
+        return f"{whose} where the truth is zero", GREY if method == "network" else colour, "x", ":"
     if kind == "power_prediction":
-        label = "prediction" if method == "network" else f"{name} estimate"
-        return label, colour, marker, "-" if method == "network" else line
+        return "prediction" if method == "network" else name, colour, marker, line
     if method == "network":
-        return "residual $N_\\ell$", RED, "v", "--"
-    return f"residual of the {name} estimate", colour, "^", ":"
+        return "residual $N_\\ell$", SKY, "v", "--"
+    return f"residual, {name}", colour, "+", ":"
 
 
 @contextmanager
@@ -214,11 +251,30 @@ def _points(ax: Axes, part: pd.DataFrame, filled_above: float | None = None) -> 
         rows = part[part["method"] == method].sort_values("ell")
         label, colour, marker, line = method_style(method, methods)
         ell, value, error = (rows[name].to_numpy(float) for name in ("ell", "value", "error"))
+        if not marker:
+            ax.plot(ell, value, color=colour, ls=line, lw=0.8, label=label)
+            continue
         ax.errorbar(ell, value, np.nan_to_num(error), color=colour, ls=line, lw=1)
         sure = np.full(len(rows), True) if filled_above is None else value > filled_above * error
         ax.plot(ell[~sure], value[~sure], marker, color=colour, mfc="white")
         ax.plot(ell[sure], value[sure], marker, color=colour)
         ax.plot([], [], color=colour, marker=marker, ls=line, label=label)
+
+
+def _amplitude_words(metrics: pd.DataFrame) -> str:
+    """How surely each field's spectrum is detected, in words."""
+    rows = metrics[
+        (metrics["statistic"] == "spectrum_amplitude") & (metrics["method"] == "network")
+    ]
+    words = []
+    for row in rows.to_dict("records"):
+        name, value, error = plain_field(str(row["field"])), row["value"], row["error"]
+        if error > 0:
+            sure = f"{value / error:.1f} standard errors"
+            words.append(f"{name} {value:.3f} ± {error:.3f} ({sure})")
+        else:
+            words.append(f"{name} not known")
+    return f"Over the truth's, over all bands: {'; '.join(words)}." if words else ""
 
 
 def _range_words(metrics: pd.DataFrame, statistic: str) -> str:

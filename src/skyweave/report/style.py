@@ -22,14 +22,19 @@ BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, RED, PINK = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 GREY = "#6b7280"
 
-METHODS = {  # label, colour, marker, line
+METHODS = {  # label, colour, marker (none: a prediction of theory), line
     "network": ("network", BLUE, "o", "-"),
     "analytic_eb": ("analytic E/B", ORANGE, "s", "--"),
+    "wiener": ("Wiener filter", GREEN, "^", "-."),
+    "quadratic": ("quadratic estimator", PINK, "D", ":"),
+    "iterative": ("iterative estimator", RED, "v", "--"),
+    "theory_quadratic": ("quadratic estimator, predicted", PINK, "", ":"),
+    "theory_iterative": ("iterative estimator, predicted", RED, "", "--"),
     "gaussian": ("Gaussian small scales", ORANGE, "s", "--"),
     "truth": ("truth", BLACK, "", "-"),
     "input": ("low resolution", PINK, "D", "-."),
 }
-SPARE = [(GREEN, "^", "-."), (PINK, "D", ":"), (RED, "v", "--"), (SKY, "P", "-")]
+SPARE = [(SKY, "P", "-"), (YELLOW, "X", "-."), (GREY, "<", ":"), (BLACK, ">", "--")]
 
 FIELDS = {
     "t_prim": "primordial $T$",

@@ -39,18 +39,24 @@ def run_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dic
 def dataset_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]:
     """Kind, source, geometry, sizes and conditions of a dataset, in words."""
     settings = study["datasets"].get(name, {})
-    is_cmb = kind == "cmb"
-    grid = settings.get("grid" if is_cmb else "patches", {})
-    split = read.table(folder / ("split.csv" if is_cmb else "places.csv"), ("split",))
+    is_sky = kind == "sky"
+    grid = {"cmb": settings.get("grid", {}), "sky": settings.get("patches", {})}.get(kind, settings)
+    split = read.table(folder / ("places.csv" if is_sky else "split.csv"), ("split",))
     counts = split["split"].value_counts()
+    conditions = {
+        "cmb": lambda: _cmb_conditions(settings),
+        "sky": lambda: _sky_conditions(settings, folder),
+        "imported": lambda: _imported_conditions(settings),
+    }
     return {
         "name": name,
-        "anchor": f"{kind}-{name}",
-        "kind": "simulated CMB" if is_cmb else "sky map",
+        # Imported maps have no figures: all that there is to say stands in the settings.
+        "anchor": "provenance" if kind == "imported" else f"{kind}-{name}",
+        "kind": {"cmb": "simulated CMB", "sky": "sky map", "imported": "imported maps"}[kind],
         "patches": str(len(split)),
         "split": ", ".join(f"{part} {counts[part]}" for part in SPLITS if part in counts),
         "geometry": _geometry(grid),
-        "conditions": _cmb_conditions(settings) if is_cmb else _sky_conditions(settings, folder),
+        "conditions": conditions[kind](),
     }
 
 
@@ -66,24 +72,44 @@ def _geometry(grid: Mapping[str, Any]) -> str:
 
 
 def scores(name: str, folder: Path) -> list[dict[str, Any]]:
-    """Pixel correlation of each field, by network and by analytic estimate."""
+    """Pixel correlation of each field by the network and by each other method, a row a field.
+
+    Where the network predicts its errors, a row more: the share of pixels in their 68 % interval.
+    """
     metrics = of_test_split(read.table(folder / "metrics.csv", METRIC_COLUMNS))
+    pixels = metrics[(metrics["statistic"] == "coverage_68") & metrics["ell"].isna()]
+    coverage = {row["field"]: row for row in pixels.to_dict("records")}
     pixel = metrics[metrics["statistic"] == "pixel_correlation"]
     found = []
     for field, part in pixel.groupby("field", sort=False):
         by_method = {row["method"]: row for row in part.to_dict("records")}
         patches = [row["n"] for row in by_method.values() if "n" in row]
-        found.append(
-            {
-                "run": name,
-                "anchor": f"run-{name}",
-                "field": plain_field(str(field)),
-                "network": _with_error(by_method.get("network")),
-                "analytic": _with_error(by_method.get("analytic_eb")),
-                "patches": number(int(patches[0])) if patches else "–",
-            }
-        )
+        row = {
+            "run": name,
+            "anchor": f"run-{name}",
+            "field": plain_field(str(field)),
+            "network": _with_error(by_method.get("network")),
+            "linear": _linear(by_method),
+            "quadratic": _with_error(by_method.get("quadratic")),
+            "iterative": _with_error(by_method.get("iterative")),
+            "patches": number(int(patches[0])) if patches else "–",
+        }
+        found.append(row)
+        if field in coverage:
+            words = f"{row['field']}: pixels in their 68 % interval"
+            none = dict.fromkeys(("linear", "quadratic", "iterative"), "–")
+            share = {"field": words, "network": _with_error(coverage[field])}
+            found.append(row | none | share)
     return found
+
+
+def _linear(by_method: Mapping[Any, Mapping[Any, Any]]) -> str:
+    """The scores of analytic E/B and of the Wiener filter; named where there are both."""
+    names = {"analytic_eb": "analytic", "wiener": "Wiener"}
+    there = [method for method in names if method in by_method]
+    if len(there) < 2:
+        return _with_error(by_method[there[0]] if there else None)
+    return ", ".join(f"{_with_error(by_method[method])} ({names[method]})" for method in there)
 
 
 _STATISTICS = {
@@ -177,6 +203,14 @@ def _cmb_conditions(settings: Mapping[str, Any]) -> str:
     return ", ".join(words) or "–"
 
 
+def _imported_conditions(settings: Mapping[str, Any]) -> str:
+    paths = settings.get("path", ())
+    words = [paths] if isinstance(paths, str) else list(paths)
+    if "taper_deg" in settings:
+        words.append(f"taper {settings['taper_deg']:g}°")
+    return ", ".join(words) or "–"
+
+
 def _channel(settings: Mapping[str, Any]) -> str:
     """A channel's beam and noise in words."""
     beam = f"beam {settings.get('beam_arcmin', 0):g}′"
@@ -187,6 +221,8 @@ def _channel(settings: Mapping[str, Any]) -> str:
     noise = f"noise {settings.get('noise_uk_arcmin', 0):g} µK-arcmin"
     if settings.get("knee_ell") or settings.get("knee_ell_pol"):
         noise += f" with knees at {settings['knee_ell']:g} and {settings['knee_ell_pol']:g}"
+    if settings.get("foreground_dl_80"):
+        noise += f", foregrounds of {settings['foreground_dl_80']:g} µK² at ell 80"
     return f"{beam}, {noise}"
 
 

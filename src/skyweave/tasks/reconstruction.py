@@ -1,51 +1,50 @@
-"""Reconstruction: sky fields from observed ones, by a network and by its classical baseline."""
+"""Reconstruction: sky fields from observed ones, by a network and by classical estimators."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import h5py
 import numpy as np
 import pandas as pd
 
 from skyweave.config import ReconstructionRun, Selection
+from skyweave.data.joined import open_maps
+from skyweave.data.predictions import NETWORK, Predictions, write_predictions
 from skyweave.data.shards import ShardSet
 from skyweave.data.split import members, read_split
 from skyweave.errors import UserError
 from skyweave.estimators.analytic_eb import analytic_eb
-from skyweave.files import atomic
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.taper import cosine_taper
+from skyweave.statistics.debiased import debiased_metrics
 from skyweave.statistics.flat_spectra import default_bins
-from skyweave.statistics.reconstruction import correlation_gain, field_metrics
-from skyweave.statistics.verdicts import verdict
+from skyweave.statistics.reconstruction import band_gain, correlation_gain, field_metrics
 from skyweave.tasks.recipe import Recipe
+from skyweave.tasks.reconstruction_verdicts import Gain, debiasing, gains, recovery
 
 if TYPE_CHECKING:
     from skyweave.networks.card import TrainedNetwork
-
-#: Least significance of a correlation for a field to count as recovered, in standard errors.
-_SIGMAS = 5.0
-
-#: Least significance of a gain over the baseline for the network to count as better.
-_GAIN_SIGMAS = 3.0
 
 
 def recipe(
     run: ReconstructionRun, maps: ShardSet, parts: pd.DataFrame, name: str, seed: int
 ) -> Recipe:
     """How a run's network is trained; raises `UserError` for what the maps cannot judge."""
+    from skyweave.training.losses import gaussian, mean_squared_errors
     from skyweave.training.method import learner
     from skyweave.training.runtime import numerics
     from skyweave.training.supervised import Supervised
 
     select, training = run.training.select, run.training
+    losses = gaussian if run.network.uncertainty else mean_squared_errors
     _check_bands(select, maps.grid)
     numbers = members(parts, "validation")
     return Recipe(
         inputs=run.inputs,
         targets=run.targets,
-        method=lambda model: Supervised(learner(model, training), xla=numerics(training).xla),
+        method=lambda model: Supervised(
+            learner(model, training), losses, judged=run.targets, xla=numerics(training).xla
+        ),
         score=lambda network: _scores(network, maps, numbers, name),
         fields=select.fields or run.targets,
         worth=lambda scores, field: _worth(scores[scores.field == field], select),
@@ -108,44 +107,77 @@ def _worth(metrics: pd.DataFrame, select: Selection) -> float:
     return float(value.mean()) if value.size else np.nan
 
 
+def load_run(network: str | Path, threads: int) -> "TrainedNetwork":
+    """A run's trained network, and the process made ready to predict with it."""
+    from skyweave.networks.card import load_network
+    from skyweave.training.runtime import prepare
+
+    prepare(0, threads)
+    return load_network(Path(network).parent)
+
+
 def predict_run(
-    network: str | Path,
+    network: "str | Path | TrainedNetwork",
     *,
     shards: Sequence[str | Path],
     split: str | Path,
     out: str | Path,
     threads: int,
+    part: str = "test",
+    estimates: Sequence[str | Path] = (),
 ) -> None:
-    """Predict the test set; write inputs, truth, prediction and baseline, in their units.
+    """Predict a part of the split; write inputs, truth, prediction and estimates, in their units.
 
-    The baseline is the analytic E of the observed Q and U, for a network that is to find E.
+    `network` is a file, or what `load_run` made of it, `estimates` are shards of what was estimated
+    from the dataset. The file is one of `data.predictions`.
     """
-    from skyweave.networks.card import load_network, predict
-    from skyweave.training.runtime import prepare
+    from skyweave.networks.card import TrainedNetwork, predict
 
-    prepare(0, threads)
-    trained = load_network(Path(network).parent)
-    maps = ShardSet(shards)
-    test = members(read_split(split), "test")
-    card = trained.card
-    inputs = {field: maps.read(field, test) for field in card.inputs}
-    groups = {
-        "input": inputs,
-        "truth": {field: maps.read(field, test) for field in card.outputs},
-        "prediction": predict(trained, inputs),
-    }
+    trained = network if isinstance(network, TrainedNetwork) else load_run(network, threads)
+    card, maps = trained.card, open_maps(shards, estimates)
+    numbers = members(read_split(split), part)
+    inputs = {field: maps.read(field, numbers) for field in card.inputs}
+    found = predict(trained, inputs)
     channel = _channel((*card.inputs, *maps.fields), maps.fields)
-    if "e_prim" in card.outputs and channel is not None:
-        q, u = maps.read(f"q_{channel}", test), maps.read(f"u_{channel}", test)
-        groups["baseline"] = {"e_prim": analytic_eb(q, u, maps.grid)[0]}
-    with atomic(out) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs["size_deg"] = maps.size_deg
-        file.attrs["taper_deg"] = _taper_deg(maps)
-        file["realizations"] = test
-        for group, fields in groups.items():
-            for field, values in fields.items():
-                written = file.create_dataset(f"{group}/{field}", data=np.float32(values))
-                written.attrs["unit"] = maps.units[field]
+    methods = _estimates(maps, numbers, channel, card.outputs)
+    write_predictions(
+        out,
+        {
+            "input": inputs,
+            "truth": {field: maps.read(field, numbers) for field in card.outputs},
+            "prediction": {field: found[field] for field in card.outputs},
+            "sigma": {
+                field: found[f"{field}_sigma"]
+                for field in card.outputs
+                if f"{field}_sigma" in found
+            },
+            **{f"estimates/{method}": fields for method, fields in methods.items()},
+        },
+        realizations=numbers,
+        units=maps.units,
+        size_deg=maps.size_deg,
+        taper_deg=_taper_deg(maps),
+    )
+
+
+def _estimates(
+    maps: ShardSet, numbers: np.ndarray, channel: str | None, outputs: Sequence[str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """What classical methods make of the realizations: {method: {field: (n, y, x)}}.
+
+    `analytic_eb` is the E of the observed Q and U of a channel; `wiener`, `quadratic` and
+    `iterative` are there as far as the maps have their estimates.
+    """
+    found: dict[str, dict[str, np.ndarray]] = {}
+    if channel is not None and "e_prim" in outputs:
+        q, u = maps.read(f"q_{channel}", numbers), maps.read(f"u_{channel}", numbers)
+        found["analytic_eb"] = {"e_prim": analytic_eb(q, u, maps.grid)[0]}
+    for method in ("wiener", "quadratic", "iterative"):
+        fields = {field: f"{field.partition('_')[0]}_{method}" for field in outputs}
+        there = {field: name for field, name in fields.items() if name in maps.fields}
+        if there:
+            found[method] = {field: maps.read(name, numbers) for field, name in there.items()}
+    return found
 
 
 def _taper_deg(maps: ShardSet) -> float:
@@ -162,76 +194,52 @@ def _channel(candidates: Sequence[str], fields: Sequence[str]) -> str | None:
     return None
 
 
-def evaluate_run(predictions: str | Path, *, name: str) -> tuple[pd.DataFrame, list[dict]]:
-    """Metrics of network and baseline for each field of a file of predictions, and verdicts."""
-    with h5py.File(predictions) as file:
-        groups = {
-            group: {field: np.asarray(file[group][field]) for field in file[group]}
-            for group in ("truth", "prediction", "baseline")
-            if group in file
-        }
-        pixels = next(iter(groups["truth"].values())).shape[-1]
-        grid = PatchGrid(float(file.attrs["size_deg"]), pixels)
-        taper = cosine_taper(grid, float(file.attrs["taper_deg"]))
-    bins = default_bins(grid)
-    tables = [
-        field_metrics(
-            maps,
-            groups["truth"][field],
-            grid,
-            bins,
-            run=name,
-            field=field,
-            method=method,
-            taper=taper,
-        )
-        for group, method in (("prediction", "network"), ("baseline", "analytic_eb"))
-        for field, maps in groups.get(group, {}).items()
-    ]
-    metrics = pd.concat(tables, ignore_index=True)
-    gains = {
-        field: correlation_gain(groups["prediction"][field], maps, groups["truth"][field])
-        for field, maps in groups.get("baseline", {}).items()
-    }
-    return metrics, _verdicts(metrics, gains)
+def evaluate_run(
+    predictions: str | Path, *, name: str, validation: str | Path | None = None
+) -> tuple[pd.DataFrame, list[dict]]:
+    """Metrics of the network and of each other method for each field, and verdicts.
+
+    `predictions` is a file of `predict_run`; with that of the `validation` set, debiased spectra
+    are among them. Raises `UserError` for files that are broken or do not match.
+    """
+    test = Predictions(predictions)
+    known = None if validation is None else test.matching(validation)
+    tables, verdicts = [], []
+    for field in test.fields:
+        rows = _field_metrics(test, known, field, name)
+        tables.append(rows)
+        verdicts += recovery(rows, field)
+        verdicts += gains(rows, field, _gains(test, field))
+        if known is not None:
+            verdicts += debiasing(rows, field)
+    return pd.concat(tables, ignore_index=True), verdicts
 
 
-def _verdicts(metrics: pd.DataFrame, gains: Mapping[str, tuple[float, float]]) -> list[dict]:
-    """Is each field recovered at all, and does the network beat the baseline where one is known?"""
-    pixel = metrics[metrics.statistic == "pixel_correlation"].set_index(["field", "method"])
-    found = []
-    for field in pixel.index.get_level_values("field").unique():
-        row = pixel.loc[(field, "network")]
-        found.append(
-            verdict(
-                f"{field}: pixel correlation with the truth, in its standard errors",
-                row.value / row.error,
-                _SIGMAS,
-                ">",
-                unit="standard errors",
-                note=f"correlation {row.value:.4f} ± {row.error:.4f} over {int(row.n)} patches",
-            )
-        )
-        if field in gains:
-            gain, error = gains[field]
-            base = pixel.loc[(field, "analytic_eb")]
-            found.append(
-                verdict(
-                    f"{field}: gain in pixel correlation over analytic E/B, in its standard errors",
-                    gain / error,
-                    _GAIN_SIGMAS,
-                    ">",
-                    unit="standard errors",
-                    note=f"network {row.value:.4f}, analytic {base.value:.4f}, "
-                    f"gain {gain:.4f} ± {error:.4f} on the same patches; {_bands(metrics, field)}",
-                )
-            )
+def _field_metrics(
+    test: Predictions, known: Predictions | None, field: str, name: str
+) -> pd.DataFrame:
+    """Metrics of all methods for one field; debiased ones where a second set is known."""
+    grid, taper, bins = test.grid, test.taper, default_bins(test.grid)
+    truth, other = test.truth(field), None if known is None else known.truth(field)
+    tables = []
+    for method in test.methods(field):
+        names = {"run": name, "field": field, "method": method}
+        maps = test.estimate(field, method)
+        tables.append(field_metrics(maps, truth, grid, bins, taper=taper, **names))
+        if known is not None and other is not None:
+            second = known.estimate(field, method), other
+            tables.append(debiased_metrics((maps, truth), second, grid, bins, taper=taper, **names))
+    return pd.concat([table for table in tables if len(table)], ignore_index=True)
+
+
+def _gains(test: Predictions, field: str) -> dict[str, Gain]:
+    """What the network has over each other method, on the same patches."""
+    truth, network = test.truth(field), test.estimate(field, NETWORK)
+    bins = default_bins(test.grid)
+    found = {}
+    for method in test.methods(field)[1:]:
+        maps = test.estimate(field, method)
+        bands = band_gain(network, maps, truth, test.grid, bins, test.taper)
+        pixel = correlation_gain(network, maps, truth)
+        found[method] = Gain(*pixel, bins.centres(test.grid), *bands)
     return found
-
-
-def _bands(metrics: pd.DataFrame, field: str) -> str:
-    """In how many bands of ell the network's correlation lies above the baseline's, in words."""
-    rows = metrics[(metrics.field == field) & (metrics.statistic == "correlation")]
-    table = rows.pivot_table(index="ell", columns="method", values="value")
-    above = int((table["network"] > table["analytic_eb"]).sum())
-    return f"r_ell above it in {above} of {len(table)} bands"

@@ -1,5 +1,6 @@
 """Training of a run of any task, to the network with its card."""
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +13,7 @@ import pandas as pd
 from skyweave.config import ForegroundsRun, ReconstructionRun, Selection
 from skyweave.data.feed import BatchFeed
 from skyweave.data.normalization import Normalization
-from skyweave.data.shards import ShardSet
+from skyweave.data.joined import open_maps
 from skyweave.data.split import members, read_split
 from skyweave.statistics.tables import write_table
 from skyweave.tasks import foregrounds, reconstruction
@@ -39,9 +40,14 @@ def train_run(
     seed: int,
     threads: int,
     deadline_s: float | None,
+    estimates: Sequence[str | Path] = (),
+    calibration: str | Path | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Train the network of a run; write it with its card, and the history of the training.
+
+    Where inputs are estimates, `estimates` are their shards and `calibration` the file that says how
+    they are made, which the card keeps.
 
     `sweep` becomes the table of what its epoch was picked by: `epoch`, `statistic`, `field` (with
     ``all``, by which it was), `value`, `picked` (1 for that epoch). Goes on from `state` if an
@@ -59,11 +65,15 @@ def train_run(
         return None if deadline_s is None else deadline_s - (time.monotonic() - begun)
 
     prepare(seed, threads, run.training)
-    maps = ShardSet(shards)
+    maps = open_maps(shards, estimates)
     select = run.training.select
     parts = read_split(split)
     recipe = TASKS[run.task][1](run, maps, parts, name, seed)
     scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
+    made = [field for field in recipe.inputs if field not in scales.moments]
+    if made:
+        more = Normalization.fit(maps, made, members(parts, "train"))
+        scales = Normalization({**scales.moments, **more.moments})
     feeds = {
         part: BatchFeed(
             maps,
@@ -78,7 +88,8 @@ def train_run(
         )
         for part in ("train", "validation")
     }
-    model = build(run.network, maps.pixels, recipe.inputs, recipe.targets, seed)
+    deviations = {field: std for field, (_, std) in scales.moments.items()}
+    model = build(run.network, maps.pixels, recipe.inputs, recipe.targets, seed, deviations)
     epochs = train(
         recipe.method(model),
         feeds["train"],
@@ -103,6 +114,7 @@ def train_run(
             "provenance": maps.provenance,
             "realizations": parts.split.value_counts().to_dict(),
             "fingerprint": feeds["train"].fingerprint,
+            **({"estimates": json.loads(Path(calibration).read_text())} if calibration else {}),
             **recipe.known,
         },
         settings=run.model_dump(mode="json", include=sections),
