@@ -14,10 +14,14 @@ report: "workflow/report/workflow.rst"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cmb.smk"
+include: "workflow/rules/imported.smk"
+include: "workflow/rules/estimates.smk"
 include: "workflow/rules/sky.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
+include: "workflow/rules/generalization.smk"
 include: "workflow/rules/foregrounds.smk"
+include: "workflow/rules/prediction.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -25,11 +29,12 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+        prediction_files(),
 
 
 rule datasets:
     input:
-        expand(rules.prepare.output, cmb=CMB),
+        expand(rules.prepare.output, cmb=CMB + IMPORTED),
         expand(rules.check_simulation.output, cmb=CMB),
         expand(rules.sky_statistics.output, sky=SKY),
 
@@ -38,6 +43,8 @@ rule reconstruction:
     input:
         expand(rules.evaluate.output, run=RECONSTRUCTION),
         expand(rules.draw_reconstruction.output, run=RECONSTRUCTION),
+        expand(rules.generalize.output, run=RECONSTRUCTION),
+        expand(rules.draw_generalization.output, run=TESTED),
 
 
 rule foregrounds:
@@ -45,3 +52,8 @@ rule foregrounds:
         expand(rules.evaluate_foregrounds.output, run=FOREGROUNDS),
         expand(rules.draw_foregrounds.output, run=FOREGROUNDS),
         expand(rules.draw_full_sky.output, run=FULL_SKY),
+
+
+rule predictions:
+    input:
+        prediction_files(),

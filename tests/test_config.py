@@ -24,6 +24,10 @@ def quick() -> dict:
 def changed(key: str, value: object) -> dict:
     """The quick study with one value changed; the key is dotted."""
     values = copy.deepcopy(quick())
+    if key.startswith(("datasets.own", "runs.theirs", "predictions.mine")) or value == "own":
+        values["datasets"]["own"] = {"kind": "imported", "path": "maps.npz"}
+        values["runs"]["theirs"] = {"dataset": "own"}
+        values["predictions"] = {"mine": {"run": "resunet", "path": "mine.fits"}}
     *path, last = key.split(".")
     section = values
     for part in path:
@@ -210,6 +214,24 @@ def test_every_key_is_described():
             "at most patches.low_arcmin (60)",
             "61",
         ),
+        ("datasets.own", {"kind": "imported"}, "datasets.own.path", "a value", "none"),
+        ("datasets.own.path", [], "datasets.own.path", "at least one file", "none"),
+        ("datasets.own.path", ["a", "a"], "datasets.own.path", "each entry once", "'a' twice"),
+        ("datasets.own.fields", {"phi": "x"}, "own.fields", "such as q_obs", "'phi'"),
+        ("datasets.own.taper_deg", 3, "datasets.own.taper_deg", "half of size_deg (2.5)", "3"),
+        ("datasets.own.pixels", 30, "datasets.own.pixels", "multiple of 4", "30"),
+        ("datasets.own.convention", "us", "datasets.own.convention", "'auto', 'flat'", "'us'"),
+        ("runs.forse.dataset", "own", "runs.forse.dataset", "kind sky", "'imported'"),
+        ("runs.theirs.inputs", ["t_obs"], "runs.theirs.inputs", "fields of", "'t_obs'"),
+        (
+            "predictions.mine.run",
+            "forse",
+            "predictions.mine.run",
+            "a reconstruction run (",
+            "forse",
+        ),
+        ("predictions.mine.path", None, "predictions.mine.path", "string", "None"),
+        ("predictions.mine.format", "png", "mine.format", "'fits', 'h5' or 'npz'", "'png'"),
     ],
 )
 def test_a_mistake_is_one_line(key, value, where, expected, found):
@@ -347,6 +369,8 @@ def test_own_files_must_be_there(tmp_path):
             "datasets.dust.sources.path",
         ),
         ("runs.forse.full_sky.template", template, "runs.forse.full_sky.template.path"),
+        ("datasets.new", {"kind": "imported", "path": lost}, "datasets.new.path"),
+        ("predictions.new", {"run": "resunet", "path": lost}, "predictions.new.path"),
     ):
         with pytest.raises(UserError, match="expected a file, found nothing at") as caught:
             require_files(parse(changed(key, value)))
@@ -379,6 +403,6 @@ def test_sections_do_not_change():
 def test_the_readmes_datasets_are_valid():
     text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"\n    datasets:\n(?:    .*\n)+", text)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         parse(yaml.safe_load(textwrap.dedent(block)))

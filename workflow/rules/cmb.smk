@@ -112,6 +112,8 @@ rule prepare:
         "<logs>/prepare/{cmb}.log",
     benchmark:
         "<benchmarks>/prepare/{cmb}.tsv"
+    wildcard_constraints:
+        cmb=one_of(CMB + IMPORTED),
     conda:
         ENVIRONMENT
     threads: 1

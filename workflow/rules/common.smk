@@ -3,11 +3,15 @@
 import hashlib
 import json
 import sys
+from pathlib import Path
 
+from skyweave.config import ESTIMATES
 from skyweave.config import parse as parse_settings
 from skyweave.config import read_yaml, require_files
 from skyweave.errors import UserError
 from skyweave.simulation.cosmologies import at_point, points
+from skyweave.tasks.imported_files import counted
+from skyweave.tasks.training_cost import comparable
 
 # Snakemake would merge a --configfile into this one: a study stands alone.
 if "datasets" not in config:
@@ -22,6 +26,7 @@ if "datasets" not in config:
 try:
     STUDY = parse_settings(config)
     require_files(STUDY)
+    STUDY = counted(STUDY)
 except UserError as error:
     sys.exit(f"config: {error}")
 
@@ -37,7 +42,15 @@ def named(entries, attribute, value):
 
 CMB = named(STUDY.datasets, "kind", "cmb")
 SKY = named(STUDY.datasets, "kind", "sky")
+IMPORTED = named(STUDY.datasets, "kind", "imported")
 RECONSTRUCTION = named(STUDY.runs, "task", "reconstruction")
+# Those that are tested on other datasets, and these.
+TESTED = [name for name in RECONSTRUCTION if STUDY.runs[name].tests]
+TESTS = sorted({other for name in TESTED for other in STUDY.runs[name].tests})
+# Those with classical estimates besides the fields that they keep.
+ESTIMATED = [name for name in CMB if STUDY.datasets[name].estimated]
+# By dataset, those that are compared by what their training cost.
+COMPARED = comparable(STUDY)
 FOREGROUNDS = named(STUDY.runs, "task", "foregrounds")
 FULL_SKY = [name for name in FOREGROUNDS if STUDY.runs[name].full_sky is not None]
 MANY_SKIES = [name for name in FULL_SKY if STUDY.runs[name].full_sky.realizations > 1]
@@ -77,15 +90,22 @@ def one_of(names):
 wildcard_constraints:
     cmb=one_of(CMB),
     sky=one_of(SKY),
+    imported=one_of(IMPORTED),
+    prediction=one_of(STUDY.predictions),
+    format="fits|h5|npz",
     run=one_of(sorted(STUDY.runs)),
+    other=one_of(TESTS),
     shard=r"\d+",
+    part="train|validation|test",
+    chunk=r"\d+",
     realization=r"\d+",
     spectra=one_of(SPECTRA),
 
 
 def dataset_settings(wildcards):
     """Settings of the dataset that the wildcards name."""
-    return STUDY.datasets[wildcards.get("cmb") or wildcards.get("sky")]
+    names = (wildcards.get(kind) for kind in ("cmb", "sky", "imported"))
+    return STUDY.datasets[next(name for name in names if name)]
 
 
 def run_settings(wildcards):
@@ -126,22 +146,97 @@ def shard_of(wildcards):
     return files[min(int(wildcards.realization) // size, len(files) - 1)]
 
 
+def read_dataset(wildcards):
+    """Name of the dataset that is read for a run: its own, or the `other` that it is tested on."""
+    return wildcards.get("other") or run_settings(wildcards).dataset
+
+
 def run_dataset(name):
-    """Input function: a file of the dataset that the run is trained on."""
+    """Input function: a file of the dataset that a run is trained or tested on."""
     return lambda wildcards: expand(
-        f"<results>/datasets/{{dataset}}/{name}", dataset=run_settings(wildcards).dataset
+        f"<results>/datasets/{{dataset}}/{name}", dataset=read_dataset(wildcards)
     )
 
 
 def run_shards(wildcards):
-    """Files of the dataset that the run is trained on."""
-    dataset = STUDY.datasets[run_settings(wildcards).dataset]
-    if dataset.kind == "sky":
+    """Files of the dataset that a run is trained or tested on."""
+    name = read_dataset(wildcards)
+    if STUDY.datasets[name].kind == "sky":
         return run_dataset("pairs.h5")(wildcards)
     return expand(
         "<results>/datasets/{cmb}/shards/{shard}.h5",
-        cmb=run_settings(wildcards).dataset,
-        shard=range(len(dataset.shards)),
+        cmb=name,
+        shard=range(len(STUDY.datasets[name].shards)),
+    )
+
+
+def other_shards(wildcards):
+    """Files of a dataset that runs of others are tested on."""
+    return expand(
+        "<results>/datasets/{other}/shards/{shard}.h5",
+        other=wildcards.other,
+        shard=range(len(STUDY.datasets[wildcards.other].shards)),
+    )
+
+
+def chunks(dataset, part):
+    """Files that the estimates of a part of a dataset's split are in."""
+    settings = STUDY.datasets[dataset]
+    count = int(getattr(settings.split, part) * settings.realizations)
+    return max(1, -(-count // settings.shard_size))
+
+
+def read_estimates(*parts):
+    """Input function: the estimates of parts of the dataset that a run reads, if it has any."""
+
+    def files(wildcards):
+        name = read_dataset(wildcards)
+        return [
+            f"<results>/datasets/{name}/estimates/{part}/{chunk}.h5"
+            for part in (parts if name in ESTIMATED else ())
+            for chunk in range(chunks(name, part))
+        ]
+
+    return files
+
+
+def elsewhere_estimates(wildcards):
+    """Estimates of the dataset that a run is tested on, as they were learned on the run's own."""
+    own, other = run_settings(wildcards).dataset, STUDY.datasets[wildcards.other]
+    channel = STUDY.datasets[own].estimated_from if own in ESTIMATED else None
+    if channel is None or not {f"q_{channel}", f"u_{channel}"} <= set(other.fields):
+        return []
+    return [f"<results>/datasets/{own}/elsewhere/{wildcards.other}.h5"]
+
+
+def expected_correlation(wildcards):
+    """What theory expects of the estimates of the dataset that a run reads, if it has any."""
+    wanted = read_dataset(wildcards) in ESTIMATED
+    return run_dataset("theory.csv")(wildcards) if wanted else []
+
+
+def starts_from_estimates(wildcards):
+    """Whether some inputs of a run's network are estimates."""
+    run = run_settings(wildcards)
+    return run.task == "reconstruction" and bool(set(run.inputs) & set(ESTIMATES))
+
+
+def training_estimates(wildcards):
+    """The estimates that a run's network is trained on, if it is on any."""
+    wanted = starts_from_estimates(wildcards)
+    return read_estimates("train", "validation")(wildcards) if wanted else []
+
+
+def training_calibration(wildcards):
+    """What makes those estimates of maps, for the network's card."""
+    wanted = starts_from_estimates(wildcards)
+    return run_dataset("estimator.json")(wildcards) if wanted else []
+
+
+def run_tests(own, elsewhere):
+    """Input function: a file of the run, if `own` names one, and those of its tests elsewhere."""
+    return lambda wildcards: expand(own or [], run=wildcards.run) + expand(
+        elsewhere, run=wildcards.run, other=run_settings(wildcards).tests
     )
 
 
@@ -222,7 +317,7 @@ def maps_memory(part, maps):
 
     def memory(wildcards):
         run = run_settings(wildcards)
-        dataset = STUDY.datasets[run.dataset]
+        dataset = STUDY.datasets[read_dataset(wildcards)]
         if run.task == "foregrounds":
             return pairs_memory(dataset.patches)
         patches = getattr(dataset.split, part) * dataset.realizations
@@ -235,6 +330,42 @@ def maps_memory(part, maps):
 def pairs_memory(patches):
     """MB of a job that holds all pairs of patches: five maps each, in double precision on the way."""
     return 3000 + int(5 * 12e-6 * patches.count * patches.pixels**2)
+
+
+def estimation_runtime(wildcards):
+    """Minutes of estimates or of their calibration: a map of 128² lasts 0.3 s with 14 steps."""
+    dataset = dataset_settings(wildcards)
+    estimates, of_128 = dataset.estimates, (1.25 * dataset.grid.pixels / 128) ** 2
+    made = wildcards.get("chunk") or wildcards.get("other")
+    maps = dataset.shard_size if made else 2 * estimates.calibration
+    # Once, how quadratic estimators answer: a sum over pairs of modes.
+    work = 6 * of_128**2 + maps * of_128 * (0.15 + 0.012 * estimates.iterations)
+    return 30 + int(3 * work / 60)
+
+
+def elsewhere_runtime(wildcards):
+    """Minutes of estimates of the test set of another dataset."""
+    dataset, other = dataset_settings(wildcards), STUDY.datasets[wildcards.other]
+    shards = other.split.test * other.realizations / dataset.shard_size
+    return 30 + int(estimation_runtime(wildcards) * max(1, shards))
+
+
+def estimation_memory(wildcards):
+    """MB of estimates: some twenty maps of each patch of the 32 that are worked on at once."""
+    return 2000 + int(25 * 8e-6 * 32 * (1.25 * dataset_settings(wildcards).grid.pixels) ** 2)
+
+
+def calibration_memory(wildcards):
+    """MB of a calibration: some twenty maps of each realization, in double precision."""
+    dataset = dataset_settings(wildcards)
+    count = min(dataset.estimates.calibration, dataset.realizations)
+    return 2000 + int(25 * 8e-6 * count * (1.25 * dataset.grid.pixels) ** 2)
+
+
+def theory_memory(wildcards):
+    """MB of what theory expects: two matrices of modes by modes, an eighth of the plane each."""
+    pixels = 1.25 * dataset_settings(wildcards).grid.pixels
+    return 2000 + int(4 * 8e-6 * (pixels**2 / 8) ** 2)
 
 
 def full_sky_memory(wildcards):
@@ -276,12 +407,44 @@ def training_memory(wildcards):
 def prediction_runtime(wildcards):
     """Minutes of a prediction: a map of 128² at full width is 0.7 s of 100 GFLOP/s."""
     run = run_settings(wildcards)
-    dataset = STUDY.datasets[run.dataset]
+    dataset = STUDY.datasets[read_dataset(wildcards)]
     maps = dataset.split.test * dataset.realizations * (dataset.grid.pixels / 128) ** 2
     return 30 + int(0.7 / 60 * maps * max(run.network.width, 0.1) ** 2)
 
 
+def larger_part(maps):
+    """Function: MB of a job that holds so many maps of each realization to test or validate on."""
+    parts = [maps_memory(part, maps) for part in ("test", "validation")]
+    return lambda wildcards: max(memory(wildcards) for memory in parts)
+
+
+def both_parts_runtime(wildcards):
+    """Minutes of a prediction of the test set and of the validation set."""
+    split = STUDY.datasets[run_settings(wildcards).dataset].split
+    return int(prediction_runtime(wildcards) * (1 + split.validation / max(split.test, 1e-9)))
+
+
+def prediction_network(name):
+    """Input function: a file of the trained network of a prediction."""
+    return lambda wildcards: expand(
+        f"<results>/runs/{{run}}/{name}", run=STUDY.predictions[wildcards.prediction].run
+    )
+
+
+def prediction_files():
+    """What the study's predictions are written to."""
+    return [
+        f"<results>/predictions/{name}.{prediction.format}"
+        for name, prediction in STUDY.predictions.items()
+    ]
+
+
+def prediction_memory(wildcards):
+    """MB of a prediction: the library's own, and some copies of the maps in tiles."""
+    return 6000 + 20 * Path(STUDY.predictions[wildcards.prediction].path).stat().st_size // 10**6
+
+
 def realizations_of(wildcards):
     """First realization of a shard and the one behind its last."""
-    shard = STUDY.datasets[wildcards.cmb].shards[int(wildcards.shard)]
+    shard = dataset_settings(wildcards).shards[int(wildcards.shard)]
     return [shard.start, shard.stop]

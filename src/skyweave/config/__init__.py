@@ -2,16 +2,19 @@
 
 from skyweave.config.base import Split
 from skyweave.config.cmb import (
+    ESTIMATES,
     Channel,
     CmbDataset,
     Cosmology,
     Effects,
+    Estimates,
     Grid,
     Range,
     Spectra,
     check_fields,
     known_fields,
 )
+from skyweave.config.imported import ImportedDataset, Prediction
 from skyweave.config.load import load, parse, read_yaml, require_files
 from skyweave.config.models import Config
 from skyweave.config.runs import (
@@ -27,21 +30,25 @@ from skyweave.config.runs import (
 from skyweave.config.sky import HealpixMap, Mask, Patches, PointSources, SkyDataset
 
 __all__ = [
+    "ESTIMATES",
     "Channel",
     "CmbDataset",
     "Config",
     "Cosmology",
     "Effects",
+    "Estimates",
     "ForegroundsRun",
     "ForseNetwork",
     "FullSky",
     "Grid",
     "HealpixMap",
+    "ImportedDataset",
     "Mask",
     "Network",
     "Patches",
     "PointSources",
     "PolarizationTemplate",
+    "Prediction",
     "Range",
     "ReconstructionRun",
     "Selection",

@@ -215,7 +215,7 @@ class Effects(Settings):
 
 
 class Channel(Settings):
-    """A frequency channel: its beam, then its noise."""
+    """A frequency channel: foregrounds that were left in, its beam, then its noise."""
 
     beam_arcmin: NotNegative = Field(
         0.0, description="FWHM of a Gaussian beam, arcmin; 0 for none."
@@ -243,6 +243,17 @@ class Channel(Settings):
         None,
         description="Map of hits on the patch (FITS image or .npy, y by x): the noise of a pixel "
         "goes with hits^-1/2, `noise_uk_arcmin` at their mean.",
+    )
+    foreground_dl_80: NotNegative = Field(
+        0.0,
+        description="Gaussian residuals of foregrounds in Q and U, in front of all that acts on "
+        "the CMB and independent of other channels': ell(ell+1)C_ell/2pi at ell 80 of E and of B "
+        "each, µK²; 0 for none.",
+    )
+    foreground_slope: float = Field(
+        -0.42,
+        description="Slope of that ell(ell+1)C_ell/2pi with ell; by default that of Planck's dust "
+        "(arXiv:1409.5738).",
     )
 
     @property
@@ -284,6 +295,34 @@ def check_fields(fields: Iterable[str], effects: Effects, channels: Iterable[str
             raise UserError("fields", f"`effects.{effect}: true` for {field!r}", "false")
 
 
+#: Estimates of fields that a dataset with Q and U may have besides those it keeps.
+ESTIMATES = (
+    *("e_wiener", "kappa_quadratic", "tau_quadratic", "alpha_quadratic"),
+    *("e_iterative", "b_iterative", "kappa_iterative", "tau_iterative", "alpha_iterative"),
+)
+
+
+class Estimates(Settings):
+    """Classical estimates from Q and U, which networks are compared with and may start from."""
+
+    channel: Name | None = Field(
+        None, description="Channel whose Q and U they are made from; null: the first that has both."
+    )
+    ell: tuple[NotNegative, NotNegative] = Field(
+        (30.0, 6000.0),
+        description="Lowest and highest multipole of E and B that quadratic estimators use, as far "
+        "as the pixels reach.",
+    )
+    iterations: Annotated[int, Field(ge=0, le=100)] = Field(
+        6,
+        description="Times that lensing is taken back and estimated anew, for `kappa_iterative` "
+        "and the others. The less noise there is, the longer it pays.",
+    )
+    calibration: Annotated[int, Field(ge=8)] = Field(
+        256, description="Most realizations of the training set that these are calibrated on."
+    )
+
+
 class CmbDataset(Settings):
     """Simulated patches of the CMB."""
 
@@ -308,6 +347,23 @@ class CmbDataset(Settings):
         description="Realizations a file (and a job); adding realizations leaves full files alone.",
     )
     split: Split = Field(Split(), description="Shares for training, validation and test.")
+    estimates: Estimates = Field(Estimates(), description="Classical estimates of its fields.")
+
+    @property
+    def estimated_from(self) -> str | None:
+        """The channel that estimates are made from; None without one whose Q and U are kept."""
+        both = [c for c in self.channels if {f"q_{c}", f"u_{c}"} <= set(self.fields)]
+        if "e_prim" not in self.fields:
+            return None
+        return self.estimates.channel or next(iter(both), None)
+
+    @property
+    def estimated(self) -> tuple[str, ...]:
+        """Names of the estimates that there are."""
+        if self.estimated_from is None:
+            return ()
+        absent = {name for name in ("kappa", "tau", "alpha") if name not in self.fields}
+        return tuple(name for name in ESTIMATES if name.partition("_")[0] not in absent)
 
     @property
     def shards(self) -> list[range]:
@@ -322,6 +378,16 @@ class CmbDataset(Settings):
             if name in ("prim", *STRUCTURE):
                 raise ValueError(f"channels: expected a name that no field has, found {name!r}")
         check_fields(self.fields, self.effects, self.channels)
+        source = self.estimates.channel
+        if source is not None and not {f"q_{source}", f"u_{source}"} <= set(self.fields):
+            raise ValueError(
+                "estimates.channel: expected a channel whose q and u are among the fields, "
+                f"found {source!r}"
+            )
+        if self.estimates.ell[0] >= self.estimates.ell[1]:
+            raise ValueError(
+                f"estimates.ell: expected the lower end first, found {self.estimates.ell}"
+            )
         for name, channel in self.channels.items():
             if 0 < channel.beam_arcmin < grid.pixel_arcmin / 2:
                 raise ValueError(

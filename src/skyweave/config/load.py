@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from skyweave.config.base import Settings
+from skyweave.config.imported import ImportedDataset
 from skyweave.config.models import Config
 from skyweave.config.runs import ForegroundsRun
 from skyweave.errors import UserError
@@ -60,7 +61,10 @@ _EXPECTED = {
 }
 
 # What pydantic puts into a location that the user did not write: tags and union branches.
-_KINDS = {"datasets": ("kind", ("cmb", "sky")), "runs": ("task", ("reconstruction", "foregrounds"))}
+_KINDS = {
+    "datasets": ("kind", ("cmb", "sky", "imported")),
+    "runs": ("task", ("reconstruction", "foregrounds")),
+}
 _TAGS = {"Cosmology", "constrained-str", "[key]"}
 
 
@@ -104,6 +108,10 @@ def require_files(config: Config) -> None:
     """Check that the user's own files are there; raises `UserError` naming the key."""
     for name, dataset in config.datasets.items():
         sections: dict[str, Settings]
+        if isinstance(dataset, ImportedDataset):
+            for path in dataset.paths:
+                _require(f"datasets.{name}.path", path)
+            continue
         if dataset.kind == "sky":
             sections = {"map": dataset.map, "sources": dataset.sources}
         else:
@@ -111,13 +119,14 @@ def require_files(config: Config) -> None:
             sections["spectra"] = dataset.spectra
         for section, settings in sections.items():
             for key in ("path", "tau_path", "beam_path", "hits_path"):
-                path = getattr(settings, key, None)
-                if path is not None and not Path(path).is_file():
-                    where = f"datasets.{name}.{section}.{key}"
-                    raise UserError(where, "a file", f"nothing at {path!r}")
+                _require(f"datasets.{name}.{section}.{key}", getattr(settings, key, None))
     for name, run in config.runs.items():
         if isinstance(run, ForegroundsRun) and run.full_sky is not None:
-            path = run.full_sky.template.path
-            if path is not None and not Path(path).is_file():
-                where = f"runs.{name}.full_sky.template.path"
-                raise UserError(where, "a file", f"nothing at {path!r}")
+            _require(f"runs.{name}.full_sky.template.path", run.full_sky.template.path)
+    for name, prediction in config.predictions.items():
+        _require(f"predictions.{name}.path", prediction.path)
+
+
+def _require(where: str, path: str | None) -> None:
+    if path is not None and not Path(path).is_file():
+        raise UserError(where, "a file", f"nothing at {path!r}")

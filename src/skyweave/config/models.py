@@ -14,10 +14,12 @@ from skyweave.config.cmb import (
     CmbDataset,
     Cosmology,
     Effects,
+    Estimates,
     Grid,
     Range,
     Spectra,
 )
+from skyweave.config.imported import ImportedDataset, Prediction
 from skyweave.config.runs import (
     SELECTED_BY,
     ForegroundsAdversarial,
@@ -56,7 +58,7 @@ def _task(run: Any) -> Any:
     return getattr(run, "task", None)
 
 
-Dataset = Annotated[CmbDataset | SkyDataset, Field(discriminator="kind")]
+Dataset = Annotated[CmbDataset | SkyDataset | ImportedDataset, Field(discriminator="kind")]
 Run = Annotated[
     Annotated[ReconstructionRun, Tag("reconstruction")]
     | Annotated[ForegroundsRun, Tag("foregrounds")],
@@ -73,6 +75,9 @@ class Config(Settings):
     )
     runs: Annotated[dict[Name, Run], BeforeValidator(_empty_for_none)] = Field(
         default_factory=dict, description="Networks trained on a dataset and judged."
+    )
+    predictions: Annotated[dict[Name, Prediction], BeforeValidator(_empty_for_none)] = Field(
+        default_factory=dict, description="What trained networks make of the user's own maps."
     )
     pathvars: dict[str, str] = Field(
         default_factory=dict,
@@ -96,24 +101,42 @@ class Config(Settings):
             if isinstance(run, ForegroundsRun):
                 kind, fit = "sky", isinstance(dataset, SkyDataset)
             else:
-                kind, fit = "cmb", isinstance(dataset, CmbDataset)
+                kind, fit = "cmb or imported", isinstance(dataset, CmbDataset | ImportedDataset)
             if not fit:
                 raise ValueError(
                     f"{where}.dataset: expected a dataset of kind {kind}, found {dataset.kind!r}"
                 )
             if isinstance(run, ForegroundsRun) and isinstance(dataset, SkyDataset):
                 _check_foregrounds(where, run, dataset)
-            if isinstance(run, ReconstructionRun) and isinstance(dataset, CmbDataset):
+            if isinstance(run, ReconstructionRun) and not isinstance(dataset, SkyDataset):
                 _check_reconstruction(where, run, dataset)
+            if isinstance(run, ReconstructionRun):
+                _check_tests(where, run, self.datasets)
+        return self
+
+    @model_validator(mode="after")
+    def _predictions_have_a_network(self) -> Self:
+        known = [name for name, run in self.runs.items() if isinstance(run, ReconstructionRun)]
+        for name, prediction in self.predictions.items():
+            if prediction.run not in known:
+                raise ValueError(
+                    f"predictions.{name}.run: expected a reconstruction run "
+                    f"({', '.join(sorted(known)) or 'there are none'}), found {prediction.run!r}"
+                )
         return self
 
 
-def _check_reconstruction(where: str, run: ReconstructionRun, dataset: CmbDataset) -> None:
+def _check_reconstruction(
+    where: str, run: ReconstructionRun, dataset: CmbDataset | ImportedDataset
+) -> None:
     """Raise `ValueError` where a run asks for what its dataset does not have."""
     for role in ("inputs", "targets"):
+        there = dataset.fields
+        if role == "inputs" and isinstance(dataset, CmbDataset):
+            there = (*there, *dataset.estimated)
         for field in getattr(run, role):
-            if field not in dataset.fields:
-                known = ", ".join(dataset.fields)
+            if field not in there:
+                known = ", ".join(there)
                 raise ValueError(
                     f"{where}.{role}: expected fields of dataset {run.dataset!r} "
                     f"({known}), found {field!r}"
@@ -129,6 +152,8 @@ def _check_reconstruction(where: str, run: ReconstructionRun, dataset: CmbDatase
                 f"{where}.training.select.fields: expected targets of the run "
                 f"({', '.join(run.targets)}), found {field!r}"
             )
+    if dataset.realizations is None:
+        return
     split = dataset.split
     parts = [
         int(share * dataset.realizations + 1e-9)
@@ -140,6 +165,53 @@ def _check_reconstruction(where: str, run: ReconstructionRun, dataset: CmbDatase
             f"datasets.{run.dataset}.split: expected at least one realization in each "
             f"part of {dataset.realizations}, found none"
         )
+
+
+def _check_tests(where: str, run: ReconstructionRun, datasets: Mapping[str, Dataset]) -> None:
+    """Raise `ValueError` for a dataset that the run's network cannot be tested on."""
+    own = datasets[run.dataset]
+    known = [
+        name
+        for name, dataset in sorted(datasets.items())
+        if not isinstance(dataset, SkyDataset) and name != run.dataset
+    ]
+    for name in run.tests:
+        if name not in known:
+            raise ValueError(
+                f"{where}.tests: expected some of the other datasets ({', '.join(known)}), "
+                f"found {name!r}"
+            )
+        other = datasets[name]
+        if isinstance(own, SkyDataset) or isinstance(other, SkyDataset):
+            continue
+        for field in (*run.inputs, *run.targets):
+            # What the own dataset does not keep is estimated from what it keeps.
+            if field in own.fields and field not in other.fields:
+                raise ValueError(
+                    f"{where}.tests: expected datasets with the field {field!r}, "
+                    f"found {', '.join(other.fields)} in {name!r}"
+                )
+        before, after = _geometry(own), _geometry(other)
+        for key, wanted in before.items():
+            if None not in (wanted, after[key]) and wanted != after[key]:
+                raise ValueError(
+                    f"{where}.tests: expected datasets with {key} {wanted:g} as the run's own, "
+                    f"found {after[key]:g} in {name!r}"
+                )
+        if other.realizations and int(other.split.test * other.realizations + 1e-9) < 1:
+            raise ValueError(
+                f"datasets.{name}.split.test: expected at least one realization of "
+                f"{other.realizations}, found none"
+            )
+
+
+def _geometry(dataset: CmbDataset | ImportedDataset) -> dict[str, float | None]:
+    """What patches must have in common for one network; None where it is not yet known."""
+    if isinstance(dataset, CmbDataset):
+        grid, taper_deg = dataset.grid, dataset.effects.taper_deg
+        return {"size_deg": grid.size_deg, "pixels": grid.pixels, "taper_deg": taper_deg}
+    names = ("size_deg", "pixels", "taper_deg")
+    return {name: getattr(dataset, name) for name in names}
 
 
 def _check_foregrounds(where: str, run: ForegroundsRun, dataset: SkyDataset) -> None:
@@ -201,9 +273,9 @@ def _check_batch(where: str, batch: int, train: int) -> None:
 
 #: Every section, in the order of the reference page.
 SECTIONS: list[type[Settings]] = [
-    *(Config, CmbDataset, Spectra, Cosmology, Range, Grid, Effects, Channel),
-    *(SkyDataset, HealpixMap, PointSources, Mask, Patches, Split),
+    *(Config, CmbDataset, Spectra, Cosmology, Range, Grid, Effects, Channel, Estimates),
+    *(SkyDataset, HealpixMap, PointSources, Mask, Patches, ImportedDataset, Split),
     *(ReconstructionRun, Network, Training, Selection),
     *(ForegroundsRun, ForseNetwork, ForegroundsTraining, ForegroundsAdversarial),
-    *(FullSky, PolarizationTemplate),
+    *(FullSky, PolarizationTemplate, Prediction),
 ]

@@ -1,6 +1,6 @@
 """Settings of networks, their training and their judgement."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
@@ -32,11 +32,30 @@ Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_rising)]
 class Network(Settings):
     """The network and its size."""
 
-    name: Literal["resunet_cmb"] = Field("resunet_cmb", description="Architecture.")
+    name: Literal["resunet_cmb", "hybrid"] = Field(
+        "resunet_cmb",
+        description="Architecture: the published residual U-Net, or a smaller one that corrects "
+        "estimates of the targets which are among the inputs.",
+    )
     width: Annotated[float, Field(ge=0.01, le=16)] = Field(
         1.0, description="Factor on the number of channels; 1 is the published network."
     )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(0.3, description="Dropout rate.")
+    uncertainty: bool = Field(False, description="Predict each pixel's standard deviation too.")
+
+
+#: Fields that estimate a target, the best first.
+ESTIMATES_OF = {
+    "kappa": ("kappa_iterative", "kappa_quadratic"),
+    "tau": ("tau_iterative", "tau_quadratic"),
+    "alpha": ("alpha_iterative", "alpha_quadratic"),
+    "e_prim": ("e_iterative", "e_wiener", "e_obs"),
+}
+
+
+def estimate_of(target: str, inputs: Sequence[str]) -> str | None:
+    """The best estimate of a target among the inputs, None where there is none."""
+    return next((name for name in ESTIMATES_OF.get(target, ()) if name in inputs), None)
 
 
 class ForseNetwork(Settings):
@@ -216,10 +235,24 @@ class ReconstructionRun(Settings):
         "reconstruction", description="Reconstruct fields from observed ones."
     )
     dataset: Name = Field(description="Name of the dataset to train on.")
+    tests: Annotated[tuple[Name, ...], AfterValidator(distinct)] = Field(
+        (), description="Other datasets whose test sets it is judged on too."
+    )
     inputs: Fields = Field(("q_obs", "u_obs"), description="Fields in.")
     targets: Fields = Field(("tau", "e_prim", "kappa"), description="Fields out.")
     network: Network = Field(Network(), description="The network and its size.")
     training: Training = Field(Training(), description="How to train it.")
+
+    @model_validator(mode="after")
+    def _has_something_to_correct(self) -> Self:
+        known = [name for target in self.targets for name in ESTIMATES_OF.get(target, ())]
+        if self.network.name == "hybrid" and not set(known) & set(self.inputs):
+            raise ValueError(
+                f"network.name: expected inputs that estimate a target "
+                f"({', '.join(known) or 'there are none'}) with `hybrid`, "
+                f"found {', '.join(self.inputs)}"
+            )
+        return self
 
 
 class ForegroundsTraining(Training):

@@ -5,6 +5,7 @@ from pathlib import Path
 from skyweave.config import Config, ForegroundsRun
 from skyweave.files import versions
 from skyweave.report.page import build_report
+from skyweave.tasks.training_cost import comparable
 
 _PACKAGES = (
     *("snakemake", "tensorflow", "tensorflow-cpu", "keras", "jax", "numpy", "scipy", "astropy"),
@@ -36,5 +37,9 @@ def build(study: Config, page: Path) -> None:
         ],
         sky=folders("sky"),
         cmb=folders("cmb"),
+        imported=folders("imported"),
+        training_cost=[
+            (name, results / "datasets" / name / "training_cost") for name in comparable(study)
+        ],
         versions=versions(*_PACKAGES),
     )

@@ -1,0 +1,89 @@
+"""What a trained network takes and gives, in a dozen lines."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from skyweave.data.split import SPLITS
+from skyweave.errors import UserError
+from skyweave.statistics.tables import read_table
+from skyweave.tasks.prediction import model_folder
+
+
+def describe(model: str | Path) -> str:
+    """Lines for people about a trained network, from its card and what lies beside it.
+
+    Raises `UserError` where there is no card or a broken one.
+    """
+    path = model_folder(model) / "card.json"
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+        lines = list(_lines(card, path.parent))
+    except FileNotFoundError:
+        raise UserError(path, "the card of a trained network", "no file") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UserError(path, "the card of a trained network", f"another ({error!r})") from None
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _lines(card: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
+    grid, data = card["grid"], card["data"]
+    settings = data.get("provenance", {}).get("settings", {})
+    effects = settings.get("effects", {})
+    yield "network", f"{card['network']}, {card['parameters']} parameters"
+    parts = data.get("realizations", {})
+    counts = ", ".join(f"{parts[name]} {name}" for name in SPLITS if name in parts)
+    yield "trained on", f"{data.get('dataset', 'an unnamed dataset')}: {counts or 'no counts'}"
+    yield "takes", _fields(card, card["inputs"])
+    yield "gives", _fields(card, card["outputs"])
+    side, pixels = grid["size_deg"], grid["pixels"]
+    each = f"{60 * side / pixels:.5g} arcmin"
+    yield "patch", f"{side:g} deg, {pixels} x {pixels} pixels of {each}"
+    if "taper_deg" in effects:
+        yield "taper", f"cosine over {effects['taper_deg']:g} deg at each edge, on all maps"
+    yield "Q and U", "angles from +x (along a row) towards +y (the next row)"
+    for name, channel in settings.get("channels", {}).items():
+        yield f"channel {name}", _channel(channel)
+    acting = [name for name in ("lensing", "reionization") if effects.get(name)]
+    if acting:
+        share = 100 * effects.get("null_fraction", 0)
+        yield "sky", f"{', '.join(acting)}; {share:g} % of the realizations without"
+    yield "scores", _scores(card, folder)
+    yield "made by", ", ".join(f"{name} {version}" for name, version in card["versions"].items())
+    yield "sha256", card["sha256"]
+
+
+def _fields(card: Mapping[str, Any], names: list[str]) -> str:
+    """Fields with their units and their rms over the training set."""
+    words = []
+    for name in names:
+        rms, unit = card["normalization"][name]["std"], card["units"][name]
+        words.append(f"{name} (rms {rms:.3g}{unit and f' {unit}'})")
+    return ", ".join(words)
+
+
+def _channel(channel: Mapping[str, Any]) -> str:
+    beam = f"beam {channel.get('beam_arcmin', 0):g} arcmin"
+    if channel.get("beam_path"):
+        beam = f"beam of {channel['beam_path']}"
+    if channel.get("beam_hfi_ghz"):
+        beam = f"beam of Planck HFI at {channel['beam_hfi_ghz']} GHz"
+    noise = channel.get("noise_uk_arcmin", 0)
+    return f"{beam}, white noise {noise:g} uK-arcmin in T, {2**0.5 * noise:.3g} in Q and U"
+
+
+def _scores(card: Mapping[str, Any], folder: Path) -> str:
+    """Pixel correlations of the test set where they lie beside the network, else its losses."""
+    table = folder / "metrics.csv"
+    if table.is_file():
+        rows = read_table(table)
+        rows = rows[(rows.statistic == "pixel_correlation") & (rows.method == "network")]
+        rows = rows[rows.split == "test"] if "split" in rows else rows
+        words = [f"{row.field} {row.value:.3f}" for row in rows.itertuples()]
+        if words:
+            return f"pixel correlation on the test set: {', '.join(words)}"
+    metrics = card["metrics"]
+    words = [f"{name} {metrics[name]:.4g}" for name in ("epoch", "val_loss") if name in metrics]
+    return ", ".join(words) or "none kept"
