@@ -17,7 +17,7 @@ rule calibrate:
     threads: 1
     resources:
         mem_mb=calibration_memory,
-        runtime=60,
+        runtime=estimation_runtime,
     params:
         settings=lambda wildcards: plain(dataset_settings(wildcards).estimates),
         channel=lambda wildcards: dataset_settings(wildcards).estimated_from,
@@ -26,6 +26,31 @@ rule calibrate:
         "Calibration of the estimates of {wildcards.cmb}"
     script:
         "../scripts/calibrate.py"
+
+
+rule expect:
+    input:
+        calibration=rules.calibrate.output[0],
+    output:
+        "<results>/datasets/{cmb}/theory.csv",
+    log:
+        "<logs>/expect/{cmb}.log",
+    benchmark:
+        "<benchmarks>/expect/{cmb}.tsv"
+    wildcard_constraints:
+        cmb=one_of(ESTIMATED),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=theory_memory,
+        runtime=60,
+    params:
+        effects=lambda wildcards: plain(dataset_settings(wildcards).effects),
+    message:
+        "What theory expects of the estimates of {wildcards.cmb}"
+    script:
+        "../scripts/expect.py"
 
 
 rule estimate:
@@ -45,11 +70,39 @@ rule estimate:
         ENVIRONMENT
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=120,
+        mem_mb=estimation_memory,
+        runtime=estimation_runtime,
     params:
         chunks=lambda wildcards: chunks(wildcards.cmb, wildcards.part),
     message:
         "Estimates of {wildcards.cmb}, {wildcards.part}, {wildcards.chunk}"
+    script:
+        "../scripts/estimate.py"
+
+
+rule estimate_elsewhere:
+    input:
+        # What a network was trained with, not what could be known of the other dataset.
+        calibration=rules.calibrate.output[0],
+        shards=other_shards,
+        split="<results>/datasets/{other}/split.csv",
+    output:
+        "<results>/datasets/{cmb}/elsewhere/{other}.h5",
+    log:
+        "<logs>/estimate_elsewhere/{cmb}/{other}.log",
+    benchmark:
+        "<benchmarks>/estimate_elsewhere/{cmb}/{other}.tsv"
+    wildcard_constraints:
+        cmb=one_of(ESTIMATED),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=estimation_memory,
+        runtime=elsewhere_runtime,
+    params:
+        chunks=1,
+    message:
+        "Estimates of the test set of {wildcards.other} by the calibration of {wildcards.cmb}"
     script:
         "../scripts/estimate.py"

@@ -8,7 +8,7 @@ rule predict_elsewhere:
         card=rules.train.output.card,
         shards=run_shards,
         split=run_dataset("split.csv"),
-        estimates=read_estimates("test"),
+        estimates=elsewhere_estimates,
     output:
         temp("<results>/runs/{run}/tests/{other}/predictions.h5"),
     log:

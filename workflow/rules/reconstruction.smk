@@ -2,18 +2,6 @@ localrules:
     draw_reconstruction,
 
 
-def larger_part(maps):
-    """Function: MB of a job that holds so many maps of each realization to test or validate on."""
-    parts = [maps_memory(part, maps) for part in ("test", "validation")]
-    return lambda wildcards: max(memory(wildcards) for memory in parts)
-
-
-def both_parts_runtime(wildcards):
-    """Minutes of a prediction of the test set and of the validation set."""
-    split = STUDY.datasets[run_settings(wildcards).dataset].split
-    return int(prediction_runtime(wildcards) * (1 + split.validation / max(split.test, 1e-9)))
-
-
 rule predict:
     input:
         network=rules.train.output.network,
@@ -47,6 +35,7 @@ rule evaluate:
     input:
         predictions=rules.predict.output.predictions,
         validation=rules.predict.output.validation,
+        theory=expected_correlation,
     output:
         metrics="<results>/runs/{run}/metrics.csv",
         calibration="<results>/runs/{run}/calibration.csv",

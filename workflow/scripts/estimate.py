@@ -10,7 +10,7 @@ with job(snakemake.log[0]):
         calibration=snakemake.input.calibration,
         shards=snakemake.input.shards,
         split=snakemake.input.split,
-        part=snakemake.wildcards.part,
-        chunk=int(snakemake.wildcards.chunk),
+        part=snakemake.wildcards.get("part", "test"),
+        chunk=int(snakemake.wildcards.get("chunk", 0)),
         chunks=snakemake.params.chunks,
     )

@@ -12,8 +12,8 @@ import pandas as pd
 
 from skyweave.config import ForegroundsRun, ReconstructionRun, Selection
 from skyweave.data.feed import BatchFeed
-from skyweave.data.normalization import Normalization
 from skyweave.data.joined import open_maps
+from skyweave.data.normalization import Normalization
 from skyweave.data.split import members, read_split
 from skyweave.statistics.tables import write_table
 from skyweave.tasks import foregrounds, reconstruction
@@ -46,8 +46,8 @@ def train_run(
 ) -> None:
     """Train the network of a run; write it with its card, and the history of the training.
 
-    Where inputs are estimates, `estimates` are their shards and `calibration` the file that says how
-    they are made, which the card keeps.
+    Where inputs are estimates, `estimates` are their shards and `calibration` says how they are
+    made, which the card keeps.
 
     `sweep` becomes the table of what its epoch was picked by: `epoch`, `statistic`, `field` (with
     ``all``, by which it was), `value`, `picked` (1 for that epoch). Goes on from `state` if an
