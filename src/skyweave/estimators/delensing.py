@@ -19,7 +19,7 @@ import numpy as np
 
 from skyweave.errors import UserError
 from skyweave.estimators.bands import band_powers, narrow_bins, regress, spread
-from skyweave.estimators.products import product
+from skyweave.estimators.products import products
 from skyweave.flat.fourier import Bins, forward
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import rotate_to_eb
@@ -195,10 +195,8 @@ class Delensing:
         """Modes of what a step's kappa is the weighted sum of: estimates from E and B, from E, and
         kappa as it was before, by which lensing was taken back."""
         weighted_e, weighted_b, filtered = self._legs(e, b, step)
-        found = {
-            "eb": product("kappa", {"b": weighted_b}, {"e": filtered}, self.grid),
-            "ee": product("kappa", {"e": weighted_e}, {"e": filtered}, self.grid),
-        }
+        weighted = {"eb": {"b": weighted_b}, "ee": {"e": weighted_e}}
+        found = products("kappa", weighted, {"e": filtered}, self.grid)
         if before is None:
             return found
         return self._where_seen(found, before) | {"before": before}
@@ -231,10 +229,8 @@ class Delensing:
         found = {"e_prim": {"e": e}}
         for name in ("tau", "alpha"):
             if name in self.fields:
-                found[name] = {
-                    "eb": product(name, {"b": weighted_b}, {"e": filtered}, self.grid),
-                    "ee": product(name, {"e": weighted_e}, {"e": filtered}, self.grid),
-                }
+                weighted = {"eb": {"b": weighted_b}, "ee": {"e": weighted_e}}
+                found[name] = products(name, weighted, {"e": filtered}, self.grid)
         return found
 
     def _sum(self, features: Mapping[str, np.ndarray], weights: Weights) -> np.ndarray:

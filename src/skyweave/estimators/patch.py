@@ -18,7 +18,7 @@ from skyweave.flat.fourier import forward
 _CHUNK = 32
 
 #: The spectrum of each field that a quadratic estimator finds.
-_SPECTRA = {"kappa": "kk", "tau": "tautau", "alpha": "alphaalpha"}
+SPECTRA = {"kappa": "kk", "tau": "tautau", "alpha": "alphaalpha"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class PatchEstimator:
         def seen(modes: np.ndarray) -> np.ndarray:
             return forward(observed.patch(modes), observed.grid)
 
-        fields = ("e_prim", *(name for name in _SPECTRA if name in maps))
+        fields = ("e_prim", *(name for name in SPECTRA if name in maps))
         delensing = Delensing.fit(
             q,
             u,
@@ -54,7 +54,7 @@ class PatchEstimator:
             kept=observed.kept,
             ell=settings.ell,
             steps=settings.iterations,
-            view={"e_prim": observed.tapered_e_modes} | dict.fromkeys(_SPECTRA, seen),
+            view={"e_prim": observed.tapered_e_modes} | dict.fromkeys(SPECTRA, seen),
         )
         return cls(observed, settings.ell, delensing)
 
@@ -91,8 +91,8 @@ class PatchEstimator:
         q, u, e = observed.sky(q, u)
         yield "e_wiener", observed.tapered_e(e)
         modes = observed.modes(q, u)
-        for name, estimator in self._quadratic.items():
-            spectrum = observed.on_area(observed.cl[_SPECTRA[name]])
+        for name, estimator in self.quadratic.items():
+            spectrum = observed.on_area(observed.cl[SPECTRA[name]])
             yield f"{name}_quadratic", observed.patch(estimator.wiener(modes, spectrum))
         found = self.delensing(q, u)
         yield "e_iterative", observed.tapered_e(found.pop("e_prim"))
@@ -100,7 +100,7 @@ class PatchEstimator:
             yield f"{name}_iterative", observed.patch(estimate)
 
     @cached_property
-    def _quadratic(self) -> dict[str, Quadratic]:
+    def quadratic(self) -> dict[str, Quadratic]:
         """The quadratic estimator of each field."""
         observed = self.observed
         signal = {name: observed.on_area(observed.cl[f"lensed_{name}"]) for name in ("ee", "bb")}
