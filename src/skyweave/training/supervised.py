@@ -1,6 +1,6 @@
 """Supervised training: a network learns the truths of its inputs."""
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,7 +14,8 @@ from skyweave.training.method import Learner, Losses, Place, numbers
 class Supervised:
     """The learner's network is trained on the sum of `losses` of its outputs, which it names.
 
-    Epochs are compared by the sum of those that are `judged`, by all if None.
+    Each counts with its `weights`, 1 if there is none. Epochs are compared by the sum of those that
+    are `judged`, by all if None.
     """
 
     def __init__(
@@ -23,6 +24,7 @@ class Supervised:
         losses: Losses = mean_squared_errors,
         *,
         judged: Collection[str] | None = None,
+        weights: Mapping[str, float] | None = None,
         xla: bool = False,
     ) -> None:
         self.model = learner.model
@@ -36,15 +38,16 @@ class Supervised:
             "method": "supervised",
             "losses": losses.__qualname__,
             "judged": None if judged is None else sorted(judged),
+            "weights": dict(weights or {}),
         }
-        self.judged = judged
+        self.judged, self.weights = judged, dict(weights or {})
         self.paired = True
         at = seam(learner.variables, xla=xla)
 
         def train(x: Any, y: Any, count: Any, *, last: bool) -> Any:
             def loss() -> Any:
                 values = losses(self.model(x, training=True), y)
-                return sum(values.values()), values
+                return self._weighted(values, values), values
 
             _, values, gradients = at.gradient(loss, self.model.trainable_variables)
             return values, learner.learn(gradients, last, count)
@@ -75,6 +78,9 @@ class Supervised:
         return numbers(self._evaluate(x, dict(y)), y)
 
     def total(self, losses: Mapping[str, float]) -> float:
-        """The sum of those that are judged."""
+        """The weighted sum of those that are judged."""
         judged = losses if self.judged is None else self.judged
-        return sum(losses[name] for name in judged)
+        return self._weighted(losses, judged)
+
+    def _weighted(self, losses: Mapping[str, Any], names: Iterable[str]) -> Any:
+        return sum(self.weights.get(name, 1.0) * losses[name] for name in names)
