@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from skyweave.config import Channel, Effects, Estimates, Grid, Spectra, Split
+from skyweave.config import Channel, CmbDataset, Effects, Estimates, Grid, Spectra, Split
 from skyweave.data.joined import Joined, open_maps
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.data.split import assign, members
@@ -52,19 +52,18 @@ def table(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory, table):
-    """Folder with shards, split, calibration, and the estimates of the test set in two chunks."""
+    """Folder with shards, split, calibration, and the estimates of the test set in two files."""
     folder = tmp_path_factory.mktemp("dataset")
     shards = write(folder, table)
     known = {"shards": shards, "split": folder / "split.csv"}
     calibrate(folder / "estimator.json", settings=SETTINGS, channel="obs", spectra=[table], **known)
-    for chunk in range(2):
+    for shard in range(2):
         estimate(
-            folder / f"test{chunk}.h5",
+            folder / f"test{shard}.h5",
             calibration=folder / "estimator.json",
             part="test",
-            chunk=chunk,
-            chunks=2,
-            **known,
+            shards=shards[shard : shard + 1],
+            split=folder / "split.csv",
         )
     return folder
 
@@ -77,7 +76,7 @@ def parts(folder):
     return [folder / "test0.h5", folder / "test1.h5"]
 
 
-def test_chunks_hold_the_part_once(dataset):
+def test_files_hold_the_part_once(dataset):
     split = assign(range(COUNT), Split(train=0.6, validation=0.2, test=0.2), 1, "some")
     found = ShardSet(parts(dataset))
     np.testing.assert_array_equal(found.realizations, members(split, "test"))
@@ -149,11 +148,28 @@ def test_other_skies_and_instruments(tmp_path, table, settings):
     known = {"shards": files, "split": tmp_path / "split.csv"}
     path = tmp_path / "estimator.json"
     calibrate(path, settings=SETTINGS, channel="obs", spectra=[table], **known)
-    estimate(tmp_path / "x.h5", calibration=path, part="validation", chunk=0, chunks=1, **known)
+    estimate(tmp_path / "x.h5", calibration=path, part="validation", **known)
     maps = open_maps(files, [tmp_path / "x.h5"])
     numbers = ShardSet([tmp_path / "x.h5"]).realizations
     e, truth = maps.read("e_iterative", numbers), maps.read("e_prim", numbers)
     assert np.corrcoef(e.ravel(), truth.ravel())[0, 1] > 0.95
+
+
+@pytest.mark.parametrize("part", ["train", "validation", "test"])
+@pytest.mark.parametrize(
+    ("count", "size"), [(40, 20), (70, 1), (2000, 500), (70_000, 1000), (30, 1000)]
+)
+def test_no_file_of_estimates_is_empty_and_none_is_huge(part, count, size):
+    """Each shard in one file, and in each file realizations of the part, about a shard's worth."""
+    dataset = CmbDataset(kind="cmb", realizations=count, shard_size=size)
+    files = dataset.estimated_together(part)
+    assert [shard for file in files for shard in file] == list(range(len(dataset.shards)))
+    split = assign(range(count), dataset.split, 1, "some")
+    numbers = members(split, part)
+    for file in files:
+        first, last = dataset.shards[file[0]][0], dataset.shards[file[-1]][-1]
+        held = int(((numbers >= first) & (numbers <= last)).sum())
+        assert 0 < held <= max(2 * size, 320)
 
 
 # Reading together

@@ -56,7 +56,7 @@ rule expect:
 rule estimate:
     input:
         calibration=rules.calibrate.output[0],
-        shards=shards,
+        shards=shards_together,
         split="<results>/datasets/{cmb}/split.csv",
     output:
         "<results>/datasets/{cmb}/estimates/{part}/{chunk}.h5",
@@ -72,8 +72,6 @@ rule estimate:
     resources:
         mem_mb=estimation_memory,
         runtime=estimation_runtime,
-    params:
-        chunks=lambda wildcards: chunks(wildcards.cmb, wildcards.part),
     message:
         "Estimates of {wildcards.cmb}, {wildcards.part}, {wildcards.chunk}"
     script:
@@ -100,8 +98,6 @@ rule estimate_elsewhere:
     resources:
         mem_mb=estimation_memory,
         runtime=elsewhere_runtime,
-    params:
-        chunks=1,
     message:
         "Estimates of the test set of {wildcards.other} by the calibration of {wildcards.cmb}"
     script:

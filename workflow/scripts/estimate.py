@@ -11,6 +11,4 @@ with job(snakemake.log[0]):
         shards=snakemake.input.shards,
         split=snakemake.input.split,
         part=snakemake.wildcards.get("part", "test"),
-        chunk=int(snakemake.wildcards.get("chunk", 0)),
-        chunks=snakemake.params.chunks,
     )

@@ -26,6 +26,7 @@ from skyweave.config.runs import (
     ReconstructionRun,
     Selection,
     Training,
+    estimate_of,
 )
 from skyweave.config.sky import HealpixMap, Mask, Patches, PointSources, SkyDataset
 
@@ -57,6 +58,7 @@ __all__ = [
     "Split",
     "Training",
     "check_fields",
+    "estimate_of",
     "known_fields",
     "load",
     "parse",

@@ -1,5 +1,6 @@
 """Settings of simulated patches of the CMB."""
 
+import math
 from collections.abc import Iterable
 from typing import Annotated, Literal, Self
 
@@ -364,6 +365,17 @@ class CmbDataset(Settings):
             return ()
         absent = {name for name in ("kappa", "tau", "alpha") if name not in self.fields}
         return tuple(name for name in ESTIMATES if name.partition("_")[0] not in absent)
+
+    def estimated_together(self, part: str) -> list[range]:
+        """Numbers of the shards whose realizations of a part share a file of estimates.
+
+        About as many estimates as a shard has realizations. In 200 realizations running there is
+        one of any part with a share above 1 %, so that no file is empty.
+        """
+        count, share = len(self.shards), max(getattr(self.split, part), 0.01)
+        each = max(math.ceil(1 / share - 1e-9), math.ceil(200 / self.shard_size))
+        files = max(1, count // each)
+        return [range(each * i, each * (i + 1) if i < files - 1 else count) for i in range(files)]
 
     @property
     def shards(self) -> list[range]:

@@ -74,14 +74,12 @@ def estimate(
     shards: Sequence[str | Path],
     split: str | Path,
     part: str,
-    chunk: int,
-    chunks: int,
 ) -> None:
-    """Write a shard of the estimates of one of `chunks` chunks of a part of the split."""
+    """Write a shard of the estimates of those realizations of some shards that are in a part."""
     maps = ShardSet(shards)
     values = json.loads(Path(calibration).read_text(encoding="utf-8"))
     estimator, channel = PatchEstimator.from_dict(values), values["channel"]
-    numbers = np.array_split(members(read_split(split), part), chunks)[chunk]
+    numbers = np.intersect1d(members(read_split(split), part), maps.realizations)
 
     def patches():
         for start in range(0, len(numbers), _CHUNK):
@@ -134,7 +132,7 @@ def _observed(
     else:
         seen = lensed(cl) if effects.lensing else cl
     cl |= {f"lensed_{key}": seen[key] for key in _EB}
-    cl["lensed_bb"] = cl["lensed_bb"] + _screened_bb(cl, effects)
+    cl["lensed_bb"] = cl["lensed_bb"] + screened_bb(cl, effects)
     window = beam_window(channel, ell, hfi)
     level = np.sqrt(2) * channel.noise_uk_arcmin
     return Observed(
@@ -150,8 +148,11 @@ def _observed(
     )
 
 
-def _screened_bb(cl: Mapping[str, np.ndarray], effects: Effects) -> np.ndarray:
-    """B at ell = 0..lmax that the patchy screen and the rotation make of E."""
+def screened_bb(cl: Mapping[str, np.ndarray], effects: Effects) -> np.ndarray:
+    """B at ell = 0..lmax that the patchy screen and the rotation make of E.
+
+    `cl` holds ee, tautau and alphaalpha at these multipoles.
+    """
     ell = np.arange(cl["ee"].size)
     some = np.unique(np.append(np.arange(0, ell.size, _COARSE), ell[-1]))
     total = np.zeros(ell.size)
