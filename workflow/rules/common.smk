@@ -179,11 +179,10 @@ def other_shards(wildcards):
     )
 
 
-def chunks(dataset, part):
-    """Files that the estimates of a part of a dataset's split are in."""
-    settings = STUDY.datasets[dataset]
-    count = int(getattr(settings.split, part) * settings.realizations)
-    return max(1, -(-count // settings.shard_size))
+def shards_together(wildcards):
+    """Files of a simulated dataset whose realizations of a part share a file of estimates."""
+    together = dataset_settings(wildcards).estimated_together(wildcards.part)
+    return [shards(wildcards)[shard] for shard in together[int(wildcards.chunk)]]
 
 
 def read_estimates(*parts):
@@ -194,7 +193,7 @@ def read_estimates(*parts):
         return [
             f"<results>/datasets/{name}/estimates/{part}/{chunk}.h5"
             for part in (parts if name in ESTIMATED else ())
-            for chunk in range(chunks(name, part))
+            for chunk in range(len(STUDY.datasets[name].estimated_together(part)))
         ]
 
     return files
@@ -231,6 +230,13 @@ def training_calibration(wildcards):
     """What makes those estimates of maps, for the network's card."""
     wanted = starts_from_estimates(wildcards)
     return run_dataset("estimator.json")(wildcards) if wanted else []
+
+
+def compared(*names):
+    """Input function: files of each of a dataset's runs that are compared by their training."""
+    return lambda wildcards: expand(
+        "<results>/runs/{run}/{name}", run=COMPARED[wildcards.cmb], name=names
+    )
 
 
 def run_tests(own, elsewhere):
@@ -336,8 +342,10 @@ def estimation_runtime(wildcards):
     """Minutes of estimates or of their calibration: a map of 128² lasts 0.3 s with 14 steps."""
     dataset = dataset_settings(wildcards)
     estimates, of_128 = dataset.estimates, (1.25 * dataset.grid.pixels / 128) ** 2
-    made = wildcards.get("chunk") or wildcards.get("other")
-    maps = dataset.shard_size if made else 2 * estimates.calibration
+    maps = dataset.shard_size if wildcards.get("other") else 2 * estimates.calibration
+    if wildcards.get("chunk"):
+        together = dataset.estimated_together(wildcards.part)[int(wildcards.chunk)]
+        maps = len(together) * dataset.shard_size * getattr(dataset.split, wildcards.part)
     # Once, how quadratic estimators answer: a sum over pairs of modes.
     work = 6 * of_128**2 + maps * of_128 * (0.15 + 0.012 * estimates.iterations)
     return 30 + int(3 * work / 60)
@@ -356,10 +364,10 @@ def estimation_memory(wildcards):
 
 
 def calibration_memory(wildcards):
-    """MB of a calibration: some twenty maps of each realization, in double precision."""
+    """MB of a calibration: 40 maps of each realization, in double precision, were measured."""
     dataset = dataset_settings(wildcards)
     count = min(dataset.estimates.calibration, dataset.realizations)
-    return 2000 + int(25 * 8e-6 * count * (1.25 * dataset.grid.pixels) ** 2)
+    return 2000 + int(45 * 8e-6 * count * (1.25 * dataset.grid.pixels) ** 2)
 
 
 def theory_memory(wildcards):
@@ -422,6 +430,13 @@ def both_parts_runtime(wildcards):
     """Minutes of a prediction of the test set and of the validation set."""
     split = STUDY.datasets[run_settings(wildcards).dataset].split
     return int(prediction_runtime(wildcards) * (1 + split.validation / max(split.test, 1e-9)))
+
+
+def evaluation_runtime(wildcards):
+    """Minutes of an evaluation, all fields and methods: a map of 128² lasts 0.06 s."""
+    dataset = STUDY.datasets[run_settings(wildcards).dataset]
+    maps = (dataset.split.test + dataset.split.validation) * dataset.realizations
+    return 60 + int(3 * 0.06 / 60 * maps * (dataset.grid.pixels / 128) ** 2)
 
 
 def prediction_network(name):

@@ -52,7 +52,7 @@ rule evaluate:
     resources:
         # A field at a time: truth, network and another method, regressed, of both parts.
         mem_mb=larger_part(lambda run: 10),
-        runtime=120,
+        runtime=evaluation_runtime,
     message:
         "Metrics of {wildcards.run} beside classical methods"
     script:

@@ -11,7 +11,12 @@ with job(snakemake.log[0]):
     from skyweave.tasks.reconstruction import evaluate_run
 
     name, files = snakemake.wildcards.run, snakemake.input
-    metrics, verdicts = evaluate_run(files.predictions, name=name, validation=files.validation)
+    metrics, verdicts = evaluate_run(
+        files.predictions,
+        name=name,
+        validation=files.validation,
+        theory=next(iter(files.theory), None),
+    )
     coverage, curves, more = calibrate_run(
         files.predictions, name=name, validation=files.validation
     )

@@ -6,6 +6,7 @@ from skyweave.report.full_sky import draw_full_sky
 from skyweave.report.generalization import draw_generalization
 from skyweave.report.reconstruction import draw_reconstruction
 from skyweave.report.sky import draw_sky
+from skyweave.report.training_cost import draw_training_cost
 
 __all__ = [
     "draw_foregrounds",
@@ -14,4 +15,5 @@ __all__ = [
     "draw_reconstruction",
     "draw_sky",
     "draw_spectra",
+    "draw_training_cost",
 ]

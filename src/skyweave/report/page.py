@@ -30,19 +30,22 @@ def build_report(
     foregrounds: Named = (),
     full_sky: Named = (),
     imported: Named = (),
+    training_cost: Named = (),
 ) -> None:
     """Write the report of a study to `out_path`, atomically; the same inputs give the same bytes.
 
     `study` holds the settings (`seed`, `datasets`, `runs`) as plain values. `runs`, `sky` and `cmb`
     name reconstruction runs, sky datasets and CMB datasets, `foregrounds` foreground runs,
-    `full_sky` skies that they made and `imported` datasets of others' maps, with the folders that
-    hold their tables, verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset and of
-    a run's ``generalization`` may be absent, and imported maps have no figures and no verdicts.
+    `full_sky` skies that they made, `training_cost` datasets whose runs are compared by it and
+    `imported` datasets of others' maps, with the folders that hold their tables, verdicts.json and
+    ``figures/figures.json``; verdicts of a CMB dataset and of a run's ``generalization`` may be
+    absent, imported maps have no figures and no verdicts, and costs no verdicts.
     Raises `UserError` for a missing or broken file.
     """
     if not isinstance(study.get("datasets"), Mapping):
         raise UserError("study", "settings with `datasets`", ", ".join(study) or "none")
-    given = {"run": runs, "foregrounds": foregrounds, "full_sky": full_sky, "sky": sky, "cmb": cmb}
+    given = {"run": runs, "training_cost": training_cost, "foregrounds": foregrounds}
+    given |= {"full_sky": full_sky, "sky": sky, "cmb": cmb}
     folders = {
         kind: [(name, Path(folder)) for name, folder in named] for kind, named in given.items()
     }
@@ -84,6 +87,7 @@ def build_report(
 
 _TITLES = {
     "run": ("Reconstruction", "Run"),
+    "training_cost": ("What training buys", "Runs on"),
     "foregrounds": ("Foregrounds", "Run"),
     "full_sky": ("Full sky", "Sky of"),
     "sky": ("Sky", "Dataset"),
@@ -114,7 +118,7 @@ def _checks(folders: Mapping[str, Sequence[tuple[str, Path]]]) -> list[dict[str,
             found += [
                 {**entry, "of": f"{_TITLES[kind][1]} {name}", "anchor": f"{kind}-{name}"}
                 for path in (own, tests)
-                if path.exists() or (path == own and kind != "cmb")
+                if path.exists() or (path == own and kind not in ("cmb", "training_cost"))
                 for entry in read_verdicts(path)
             ]
     return sorted(found, key=lambda entry: bool(entry["passed"]))

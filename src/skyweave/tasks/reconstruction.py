@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from skyweave.config import ReconstructionRun, Selection
+from skyweave.config import ReconstructionRun, Selection, estimate_of
 from skyweave.data.joined import open_maps
 from skyweave.data.predictions import NETWORK, Predictions, write_predictions
 from skyweave.data.shards import ShardSet
@@ -21,6 +21,10 @@ from skyweave.statistics.flat_spectra import default_bins
 from skyweave.statistics.reconstruction import band_gain, correlation_gain, field_metrics
 from skyweave.tasks.recipe import Recipe
 from skyweave.tasks.reconstruction_verdicts import Gain, debiasing, gains, recovery
+from skyweave.tasks.theory import metric_rows
+
+#: Realizations by which losses are weighed.
+_WEIGHED = 64
 
 if TYPE_CHECKING:
     from skyweave.networks.card import TrainedNetwork
@@ -43,13 +47,32 @@ def recipe(
         inputs=run.inputs,
         targets=run.targets,
         method=lambda model: Supervised(
-            learner(model, training), losses, judged=run.targets, xla=numerics(training).xla
+            learner(model, training),
+            losses,
+            judged=run.targets,
+            weights=_weights(run, maps, members(parts, "train")),
+            xla=numerics(training).xla,
         ),
         score=lambda network: _scores(network, maps, numbers, name),
         fields=select.fields or run.targets,
         worth=lambda scores, field: _worth(scores[scores.field == field], select),
         largest=select.by in ("pixel_correlation", "correlation"),
     )
+
+
+def _weights(run: ReconstructionRun, maps: ShardSet, numbers: np.ndarray) -> dict[str, float]:
+    """How much the outputs' losses count: those of a hybrid by what their estimates leave to learn.
+
+    With equal weights the loss of tau, of which little can be known, would drown the others'.
+    """
+    found = {}
+    for target in run.targets if run.network.name == "hybrid" else ():
+        estimate = estimate_of(target, run.inputs)
+        if estimate is not None:
+            truth = maps.read(target, numbers[:_WEIGHED])
+            left = np.mean((maps.read(estimate, numbers[:_WEIGHED]) - truth) ** 2, dtype=float)
+            found[target] = float(truth.var(dtype=float) / max(left, 1e-6 * truth.var()))
+    return found
 
 
 def _check_bands(select: Selection, grid: PatchGrid) -> None:
@@ -195,12 +218,17 @@ def _channel(candidates: Sequence[str], fields: Sequence[str]) -> str | None:
 
 
 def evaluate_run(
-    predictions: str | Path, *, name: str, validation: str | Path | None = None
+    predictions: str | Path,
+    *,
+    name: str,
+    validation: str | Path | None = None,
+    theory: str | Path | None = None,
 ) -> tuple[pd.DataFrame, list[dict]]:
     """Metrics of the network and of each other method for each field, and verdicts.
 
     `predictions` is a file of `predict_run`; with that of the `validation` set, debiased spectra
-    are among them. Raises `UserError` for files that are broken or do not match.
+    are among them, and with `theory`, a table of `tasks.theory`, what it expects of r_ell. Raises
+    `UserError` for files that are broken or do not match.
     """
     test = Predictions(predictions)
     known = None if validation is None else test.matching(validation)
@@ -212,6 +240,8 @@ def evaluate_run(
         verdicts += gains(rows, field, _gains(test, field))
         if known is not None:
             verdicts += debiasing(rows, field)
+    if theory is not None:
+        tables.append(metric_rows(theory, test.fields, name))
     return pd.concat(tables, ignore_index=True), verdicts
 
 
