@@ -11,7 +11,7 @@ export KERAS_HOME ?= $(CURDIR)/.cache/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation check-tiles bench scaling
+.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation check-tiles check-estimators bench scaling hybrid
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -55,6 +55,14 @@ check-simulation: env ## hold the simulation against published numbers and CAMB:
 
 check-tiles: env ## cut a sky in tiles and put it together again: docs/tiles.md
 	python -m skyweave.tasks.tile_checks docs/tiles.md
+
+check-estimators: env ## hold quadratic estimators against simulations and theory: docs/estimators.md
+	OMP_NUM_THREADS=1 python -m skyweave.tasks.estimator_checks docs/estimators.md
+
+hybrid: env ## train on estimates beside the published network: docs/hybrid.md
+	snakemake reconstruction --cores $(CORES) --configfile config/studies/hybrid_cpu.yaml \
+		--config 'pathvars={results: results/hybrid}' $(ARGS)
+	python -m skyweave.tasks.hybrid_page results/hybrid docs/hybrid.md
 
 bench: env ## run benchmarks/ and make docs/benchmarks.md
 	python -m benchmarks
