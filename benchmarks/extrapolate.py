@@ -9,11 +9,12 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from benchmarks import costs, plan, record
+from benchmarks import costs, jobs, plan, record
 from benchmarks.costs import Line
 from benchmarks.plan import Cluster, Outcome, Planned
 from skyweave import config
 from skyweave.config import Config, ReconstructionRun
+from skyweave.errors import UserError
 from skyweave.report.cost import cost
 
 QUICK = plan.ROOT / "config" / "config.yaml"
@@ -61,15 +62,19 @@ class Measured:
 def read(results: Path) -> Measured:
     """Read what was measured; raises `UserError` for what is missing."""
     table, entries = cost(results), record.read(results / "benchmarks.json")
+    for rule in jobs.job_counts(config.load(PAPER)):
+        if rule not in (*table.index, "all"):
+            where = results / "benchmarks" / rule
+            raise UserError(where, "benchmark files of the quick study", "none")
     study, quick = config.load(MEASURED), config.load(QUICK)
     folder = results / "scaling"
     rules = ("simulate", "prepare", "check_simulation")
     lines = {rule: costs.measured_line(folder, study, rule) for rule in rules}
-    (name, run), *_ = costs.reconstructions(quick).items()
+    (name, run), *_ = jobs.reconstructions(quick).items()
     seconds = costs.epoch_seconds(results, name)
     network = costs.multiply_adds(costs.network_of(quick, run))
-    counts = costs.split_counts(costs.dataset_of(quick, run))
-    dataset = next(iter(costs.simulated(study).values()))
+    counts = jobs.split_counts(jobs.dataset_of(quick, run))
+    dataset = next(iter(jobs.simulated(study).values()))
     return Measured(
         quick=quick,
         table=table,
@@ -85,7 +90,7 @@ def read(results: Path) -> Measured:
 
 def line_of(measured: Measured, study: Config, dataset: str, rule: str) -> Line:
     """A rule's cost for a dataset: with the pixels that are simulated and the fields kept."""
-    made = costs.simulated(study)[dataset]
+    made = jobs.simulated(study)[dataset]
     here, there = costs.simulated_pixels(made), measured.pixels
     pixels = costs.patch_ms(measured.entries, here) / costs.patch_ms(measured.entries, there)
     kept = (made.grid.pixels / there) ** 2
@@ -96,9 +101,9 @@ def line_of(measured: Measured, study: Config, dataset: str, rule: str) -> Line:
 
 def core_seconds(measured: Measured, study: Config) -> dict[str, tuple[float, str]]:
     """Core-seconds of each rule of a study but its training, and where the number comes from."""
-    made = costs.simulated(study)
+    made = jobs.simulated(study)
     found: dict[str, tuple[float, str]] = {}
-    for rule in costs.job_counts(study):
+    for rule in jobs.job_counts(study):
         if rule in ("train", "all"):
             continue
         if rule in measured.lines:
@@ -109,33 +114,45 @@ def core_seconds(measured: Measured, study: Config) -> dict[str, tuple[float, st
                 else [each.realizations]
                 for name, each in made.items()
             }
-            total = sum(lines[name].seconds(n) for name, jobs in parts.items() for n in jobs)
+            total = sum(lines[name].seconds(n) for name, each in parts.items() for n in each)
             found[rule] = total, "measured at two sizes; with realizations, pixels and fields"
         elif rule == "spectra":
-            sets = costs.spectra_sets(study)
+            sets = jobs.spectra_sets(study)
             found[rule] = sets * measured.spectra_s, "measured; with the sets of parameters"
         elif rule == "predict":
-            work = sum(forward(study, run) for run in costs.reconstructions(study).values())
+            work = sum(forward(study, run) for run in jobs.reconstructions(study).values())
             found[rule] = (
                 work / measured.rate * measured.cores,
                 "operations, at the measured rate of the quick study's training on the CPU",
             )
         else:
             share = costs.work(study, rule) / max(costs.work(measured.quick, rule), 1)
-            law = "pixels" if rule in (*costs.SKY_RULES[:-1], "evaluate") else "jobs"
-            found[rule] = measured.table.cpu_s[rule] * share, f"quick study; with the {law}"
+            law = f"quick study; with the {costs.law(rule)}"
+            found[rule] = measured.table.cpu_s[rule] * share, law
     return found
 
 
+def longest_estimate(measured: Measured, study: Config) -> float:
+    """Seconds of the longest job of `estimate`, with the work that it has."""
+    quick = measured.table.cpu_s["estimate"] / costs.work(measured.quick, "estimate")
+    return quick * max(costs.estimate_work(each) * n for each, n in jobs.estimate_sizes(study))
+
+
+def evaluation(measured: Measured, study: Config, run: ReconstructionRun) -> float:
+    """Seconds of the evaluation of a run, by the pixels that it is judged on."""
+    quick = measured.table.cpu_s["evaluate"] / costs.work(measured.quick, "evaluate")
+    return quick * costs.judged_pixels(jobs.dataset_of(study, run))
+
+
 def forward(study: Config, run: ReconstructionRun) -> float:
-    """Operations of the predictions of a run: forward, on the test set."""
-    count = costs.split_counts(costs.dataset_of(study, run))["test"]
+    """Operations of the predictions of a run: forward, on the parts that it is judged on."""
+    count = costs.judged(jobs.dataset_of(study, run))
     return 2.0 * costs.multiply_adds(costs.network_of(study, run)) * count
 
 
 def epoch(study: Config, run: ReconstructionRun) -> float:
     """Operations of an epoch of a run."""
-    counts = costs.split_counts(costs.dataset_of(study, run))
+    counts = jobs.split_counts(jobs.dataset_of(study, run))
     return costs.epoch_operations(costs.multiply_adds(costs.network_of(study, run)), counts)
 
 
@@ -170,7 +187,7 @@ def passage(
     A job's node starts Snakemake twice, `snakemake_s` seconds each, before the rule's script.
     """
     study = config.parse(values)
-    ((name, dataset),) = costs.simulated(study).items()
+    ((name, dataset),) = jobs.simulated(study).items()
     line = line_of(measured, study, name, "simulate")
     sizes = [len(shard) for shard in dataset.shards]
     seconds = [2 * snakemake_s + line.seconds(size) for size in sizes]

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import costs, extrapolate, plan, record
+from benchmarks import costs, extrapolate, jobs, plan, record
 from benchmarks import scaling_text as words
 from benchmarks.extrapolate import (
     NODES,
@@ -27,7 +27,7 @@ from benchmarks.extrapolate import (
     Passage,
 )
 from skyweave import config
-from skyweave.config import Config
+from skyweave.config import CmbDataset, Config, ReconstructionRun
 from skyweave.errors import UserError
 from skyweave.files import write_text
 
@@ -67,8 +67,8 @@ def _cell(value: object) -> str:
 
 
 def _jobs(graph: Mapping[str, Sequence[str]]) -> str:
-    paper = costs.job_counts(config.load(extrapolate.PAPER))
-    million = costs.job_counts(config.load(extrapolate.MILLION))
+    paper = jobs.job_counts(config.load(extrapolate.PAPER))
+    million = jobs.job_counts(config.load(extrapolate.MILLION))
     rows = [
         (rule, ", ".join(graph[rule]) or "-", count, million.get(rule, 0))
         for rule, count in paper.items()
@@ -102,13 +102,13 @@ def _measured(measured: Measured) -> str:
 
 def _paper(measured: Measured) -> str:
     study = config.load(extrapolate.PAPER)
-    (_, run), *_ = costs.reconstructions(study).items()
-    counts = costs.job_counts(study)
+    (_, run), *_ = jobs.reconstructions(study).items()
+    counts = jobs.job_counts(study)
     seconds = extrapolate.core_seconds(measured, study)
     rows = [(rule, counts[rule], each / 3600, source) for rule, (each, source) in seconds.items()]
     rows.append(("total", sum(counts[r] for r in seconds), sum(r[2] for r in rows), ""))
     text = words.PAPER.format(
-        realizations=sum(each.realizations for each in costs.simulated(study).values()),
+        realizations=sum(each.realizations for each in jobs.simulated(study).values()),
         gmac=costs.multiply_adds(costs.network_of(study, run)) / 1e9,
     )
     text += _table("rule | jobs > | core-hours > | from", rows)
@@ -118,6 +118,7 @@ def _paper(measured: Measured) -> str:
         cores=measured.cores,
         rate=measured.rate,
         share=SHARE,
+        first=costs.FIRST_STEPS,
     )
     return text + _training(measured, {"paper": study, "million": config.load(extrapolate.MILLION)})
 
@@ -132,7 +133,7 @@ def _training(measured: Measured, studies: Mapping[str, Config]) -> str:
     for name, study in studies.items():
         epochs = [
             (extrapolate.epoch(study, run), run.training.epochs)
-            for run in costs.reconstructions(study).values()
+            for run in jobs.reconstructions(study).values()
         ]
         total = sum(work * count for work, count in epochs)
         for device, rate in devices.items():
@@ -149,8 +150,8 @@ def _passages(
     measured: Measured, cheap: Sequence[Passage], dear: Sequence[Passage], start_s: float
 ) -> str:
     study = config.load(extrapolate.MILLION)
-    ((name, dataset),) = costs.simulated(study).items()
-    (run,) = costs.reconstructions(study).values()
+    ((name, dataset),) = jobs.simulated(study).items()
+    (run,) = jobs.reconstructions(study).values()
     size = bytes_of(dataset.realizations, dataset.grid.pixels, len(dataset.fields)) / 1e9
     text = words.MILLION.format(
         fields=len(dataset.fields),
@@ -213,43 +214,68 @@ def bytes_of(maps: int, pixels: int, fields: int = 1) -> int:
 
 def _limits(measured: Measured) -> str:
     studies = [config.load(path) for path in (extrapolate.PAPER, extrapolate.MILLION)]
-    held: dict[str, list[float]] = {"predict": [], "evaluate": []}
-    minutes: list[float] = []
-    for study in studies:
-        (_, run), *_ = costs.reconstructions(study).items()
-        dataset = costs.dataset_of(study, run)
-        one = bytes_of(costs.split_counts(dataset)["test"], dataset.grid.pixels) / 1e6
-        # Truth, prediction and baseline; predicting, the inputs, and Q and U for the baseline.
-        held["evaluate"].append((2 * len(run.targets) + 1) * one)
-        held["predict"].append((2 * len(run.targets) + 1 + len(run.inputs) + 2) * one)
-        work = extrapolate.forward(study, run) / measured.rate * measured.cores
-        minutes.append(work / plan.asked_for("predict", "threads") / 60)
-    shards = [
-        len(costs.dataset_of(study, next(iter(costs.reconstructions(study).values()))).shards)
-        for study in studies
-    ]
+    runs = [next(iter(jobs.reconstructions(study).values())) for study in studies]
+    made = [jobs.dataset_of(study, run) for study, run in zip(studies, runs, strict=True)]
+    held = [_held(dataset, run) for dataset, run in zip(made, runs, strict=True)]
+    forward = [extrapolate.forward(*each) for each in zip(studies, runs, strict=True)]
+    cores = measured.cores / plan.asked_for("predict", "threads") / 60
+    minutes: dict[str, Sequence[object]] = {
+        "`estimate`": [extrapolate.longest_estimate(measured, study) / 60 for study in studies],
+        "`predict`": [cores * work / measured.rate for work in forward],
+        "`evaluate`": [
+            extrapolate.evaluation(measured, *each) / 60 for each in zip(studies, runs, strict=True)
+        ],
+    }
+    law = {
+        "`estimate`": "by the pixels, the steps and `shard_size`",
+        "`predict`": "by the operations",
+        "`evaluate`": "by the pixels",
+    }
+    what = {
+        "`estimate`": "minutes, by the quick study's; `shard_size` patches a job",
+        "`predict`": "minutes, at the measured rate of a core",
+        "`evaluate`": "minutes, by the quick study's",
+    }
     rows: list[list[object]] = [
         ["`simulate`", "nothing: it writes map by map", "", "", ""],
         [
-            "`prepare`, `check_simulation`, `train`, `predict`",
+            "`prepare`, `check_simulation`, `calibrate`, `estimate`, `train`, `predict`",
             "shards that are read; the last 128 used stay open",
-            *shards,
+            *(len(dataset.shards) for dataset in made),
             "",
         ],
+        ["`calibrate`, `estimate`", "nothing in memory: so many maps at a time", "", "", ""],
         ["`train`", "nothing in memory: above 1 GB it reads each batch", "", "", ""],
         *(
-            [f"`{rule}`", "MB: the whole test set", *sizes, "twice that, and 3,000"]
-            for rule, sizes in held.items()
+            [f"`{rule}`", parts, *(each[rule] for each in held), "twice that or more, and 3,000"]
+            for rule, parts in (
+                ("predict", "MB: the whole test set, then the validation set"),
+                ("evaluate", "MB: both sets, a field at a time"),
+            )
         ),
-        [
-            "`predict`",
-            "minutes, at the measured rate of a core",
-            *minutes,
-            "by the operations",
-        ],
+        *([rule, what[rule], *values, law[rule]] for rule, values in minutes.items()),
     ]
     head = "rule | what grows | paper > | million > | asked for"
     return words.LIMITS + _table(head, rows) + words.ADVICE
+
+
+def _held(dataset: CmbDataset, run: ReconstructionRun) -> dict[str, float]:
+    """MB of the maps that `predict` and `evaluate` hold at once, the least that they need."""
+    counts, pixels = jobs.split_counts(dataset), dataset.grid.pixels
+    estimates = [
+        name
+        for target in run.targets
+        for method in ("wiener", "quadratic", "iterative")
+        if (name := f"{target.partition('_')[0]}_{method}") in dataset.estimated
+    ]
+    # Inputs, truth and prediction; E of the observed Q and U, these two, and the other estimates.
+    maps = len(run.inputs) + (3 if run.network.uncertainty else 2) * len(run.targets)
+    maps += (3 if "e_prim" in run.targets else 0) + len(estimates)
+    # Of a field, for each part: the truth, a method's maps, and these regressed on the truth.
+    return {
+        "predict": bytes_of(maps * max(counts["test"], counts["validation"]), pixels) / 1e6,
+        "evaluate": bytes_of(3 * costs.judged(dataset), pixels) / 1e6,
+    }
 
 
 def main(arguments: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ GRAPH = """
 ## Jobs
 
 A rule waits for the jobs of the rules that it reads from. `simulate` has a job for each
-`shard_size` realizations, other rules one for each dataset or run
+`shard_size` realizations, `estimate` one for as many of the test set and of the validation set (and
+of the training set, if a network starts from estimates), other rules one for each dataset or run
 ([drawn](rulegraph.svg)). Paper: `config/studies/resunet_cmb.yaml`; million:
 `benchmarks/million.yaml`, of 1,000,000 realizations.
 """
@@ -46,9 +47,13 @@ PAPER_LAW = """
   are simulated, times the fields kept over {fields}; that is too much, as a field is cheaper to
   keep than to make. `prepare` goes with the pixels and fields kept, `check_simulation` with the
   pixels.
+- `calibrate` and `estimate` cost what they did in the quick study, start and all, times the cost
+  of the pixels (N² log N), the realizations and the steps in which lensing is taken back. What is
+  done once a map, the Wiener filter above all, is counted as {first} steps; without noise it takes
+  its iterations and costs up to twice as much.
 - Other rules cost what they did in the quick study, start and all, times the pixels of their maps
   or the number of jobs.
-- `predict` does its operations at the rate below.
+- `predict` does its operations, on the test and the validation set, at the rate below.
 
 Training: an epoch takes 2 operations a multiply-add, times 3 for a training map (forward, and
 twice that for the gradient), times 1 for a validation map. {epochs} epochs are the most;
@@ -126,6 +131,6 @@ memory and time by the size of the study.
 """
 
 ADVICE = """
-Where that is too much, a smaller share of the test set (`split`) will do: 10,000 maps judge a
-network as well as 100,000.
+Where that is too much, smaller shares of the test and the validation set (`split`) will do: 10,000
+maps judge a network as well as 100,000.
 """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from benchmarks import costs, extrapolate, plan, record, scaling
+from benchmarks import costs, extrapolate, jobs, plan, record, scaling
 from benchmarks.costs import Line
 from benchmarks.plan import Cluster, Planned, pass_through
 from skyweave import config
@@ -122,17 +122,44 @@ def test_an_epoch_counts_training_three_times():
     assert costs.epoch_operations(7, counts) == 2 * 7 * (30 + 4)
 
 
+def test_estimates_cost_their_maps_pixels_and_steps():
+    """70,000 realizations in files of 1000: seven jobs for each part of a tenth; 256 calibrate."""
+    paper = config.load(extrapolate.PAPER)
+    assert [count for _, count in jobs.estimate_sizes(paper)] == [1000] * 28
+    (dataset, *_) = jobs.simulated(paper).values()
+    one = costs.growth(128, 64) * (costs.FIRST_STEPS + dataset.estimates.iterations)
+    assert costs.work(paper, "estimate") == pytest.approx(28000 * one)
+    assert costs.work(paper, "calibrate") == pytest.approx(2 * 256 * one)
+    assert costs.work(paper, "expect") == 2 * 128**4
+    assert {costs.law(rule) for rule in ("estimate", "calibrate")} == {"pixels and steps"}
+
+
+def test_chunks_of_estimates_hold_all_of_a_part():
+    values = config.read_yaml(extrapolate.MILLION)
+    values["datasets"]["million"] |= {"realizations": 2570, "shard_size": 100}
+    study = config.parse(values)
+    sizes = [count for _, count in jobs.estimate_sizes(study)]
+    assert sum(sizes) == 2 * 257
+    # Ten shards of 100 hold as many of a tenth; the last file takes what is left.
+    assert sizes == 2 * [100, 157]
+
+
 # Snakemake
 
 
 def small(folder: Path) -> Path:
-    """The quick study with two cosmologies and shards of which the last is not full."""
+    """The quick study with two cosmologies and shards of which the last is not full.
+
+    A network of it starts from estimates, and is tested on another dataset.
+    """
     values = config.read_yaml(extrapolate.QUICK)
-    values["runs"] = {"resunet": values["runs"]["resunet"]}
-    dataset = values["datasets"]["cmb"]
+    dataset, resunet = values["datasets"]["cmb"], values["runs"]["resunet"]
     dataset |= {"realizations": 250, "shard_size": 100}
     dataset["spectra"]["vary"] = {"ns": [0.9, 1.0]}
-    values["datasets"]["other"] = {"kind": "cmb", "realizations": 20, "spectra": dataset["spectra"]}
+    other = dataset | {"realizations": 20}
+    values["datasets"] |= {"other": other, "unread": other}
+    hybrid = {"inputs": ["q_obs", "kappa_iterative"], "tests": ["other"]}
+    values["runs"] |= {"hybrid": resunet | hybrid}
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
@@ -141,15 +168,28 @@ def small(folder: Path) -> Path:
 def test_counts_are_those_of_snakemake(tmp_path):
     path = small(tmp_path)
     planned = plan.dry_run(path, tmp_path)
-    assert planned.counts == costs.job_counts(config.load(path))
-    assert planned.counts["simulate"] == 4
+    assert planned.counts == jobs.job_counts(config.load(path))
+    assert planned.counts["simulate"] == 5
+    assert planned.counts["train"] == 3
     assert planned.counts["spectra"] == 2
+    # Of each part: one network starts from estimates.
+    assert planned.counts["estimate"] == 1 + 1 + 1
+    assert planned.counts["calibrate"] == planned.counts["estimate_elsewhere"] == 1
     assert planned.cpu_s > 0.1
     assert 30 < planned.memory_mb < 2000
     graph = plan.rule_graph(path)
     assert set(graph) == set(planned.counts)
     assert graph["prepare"] == ["simulate"]
     assert graph["all"] == ["report"]
+
+
+STUDIES = [extrapolate.QUICK, *sorted((ROOT / "config" / "studies").glob("*.yaml"))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: path.stem)
+def test_counts_of_a_study_are_those_of_snakemake(tmp_path, path):
+    assert plan.dry_run(path, tmp_path).counts == jobs.job_counts(config.load(path))
 
 
 def test_a_study_that_snakemake_refuses_is_one_line(tmp_path):
@@ -177,12 +217,12 @@ def made_up(results: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"s\tmax_rss\tcpu_time\n{seconds}\t200.5\t{seconds}\n")
 
-    for rule in costs.job_counts(config.load(extrapolate.QUICK)):
+    for rule in jobs.job_counts(config.load(extrapolate.QUICK)):
         job(results / "benchmarks" / rule / "one.tsv", 10)
     study = config.load(extrapolate.MEASURED)
     folder = results / "scaling" / "benchmarks"
     job(folder / "spectra" / "a.tsv", 12)
-    for name, dataset in costs.simulated(study).items():
+    for name, dataset in jobs.simulated(study).items():
         for at, shard in enumerate(dataset.shards):
             job(folder / "simulate" / name / f"{at}.tsv", 3 + 0.002 * len(shard))
         for rule in ("prepare", "check_simulation"):
@@ -197,13 +237,12 @@ def test_page_of_made_up_files(tmp_path, monkeypatch):
     made_up(tmp_path)
     measured = extrapolate.read(tmp_path)
     quick = config.load(extrapolate.QUICK)
-    (run,) = costs.reconstructions(quick).values()
-    work = costs.epoch_operations(
-        costs.multiply_adds(costs.network_of(quick, run)), {"train": 3200, "validation": 400}
-    )
+    run = jobs.reconstructions(quick)["resunet"]
+    adds = costs.multiply_adds(costs.network_of(quick, run))
+    work = costs.epoch_operations(adds, jobs.split_counts(jobs.dataset_of(quick, run)))
     assert measured.rate == pytest.approx(work / 40)
     paper = config.load(extrapolate.PAPER)
-    fields = len(next(iter(costs.simulated(paper).values())).fields) / measured.fields
+    fields = len(next(iter(jobs.simulated(paper).values())).fields) / measured.fields
     seconds, _ = extrapolate.core_seconds(measured, paper)["simulate"]
     assert seconds == pytest.approx(140 * 3 + 140000 * 0.002 * fields)
 
@@ -223,12 +262,24 @@ def test_page_of_made_up_files(tmp_path, monkeypatch):
     # With oversample 4, 22 times as much.
     assert "| 10,000 | 100 | 400 | 3.28 | 447 | 98% |" in text
     assert "| simulate | 3 | 2 | 500 |" in text
+    # 7000 maps of 128² are 459 MB: 2 inputs, 3 fields, of each what the network makes, Q and U and
+    # the E of them, and 6 estimates; and twice as many maps of a field, a method's as two.
+    assert "then the validation set | 7,800 |" in text
+    assert "both sets, a field at a time | 2,750 |" in text
+    # 10 s for all estimates of the quick study, of 64².
+    maps = sum(count for _, count in jobs.estimate_sizes(quick))
+    (of_quick,), (of_paper, _) = (jobs.simulated(each).values() for each in (quick, paper))
+    steps = [costs.FIRST_STEPS + each.estimates.iterations for each in (of_paper, of_quick)]
+    minutes = 10 / 60 * costs.growth(128, 64) * 1000 / maps * steps[0] / steps[1]
+    assert f"`shard_size` patches a job | {minutes:.3g} |" in text
+    assert "| estimate | 28 |" in text
     assert text.count("**assumed**") == 2 * len(extrapolate.PEAKS)
     assert max(len(line) for line in text.splitlines() if not line.startswith("|")) <= 130
 
 
 MISSING = {
     "benchmarks": "benchmark files of a study that ran, found none",
+    "benchmarks/estimate": "estimate: expected benchmark files of the quick study, found none",
     "benchmarks.json": "results of `python -m benchmarks`, found no file",
     "runs/resunet/history.csv": "a table, found none",
     "scaling/benchmarks/simulate/few/1.tsv": "a job of benchmarks/scaling.yaml .* found no file",
