@@ -149,7 +149,7 @@ def test_known_lensing_is_undone(table):
 
     assert left(q, sky["q_prim"]) < 0.003 * left(sky["q_obs"], sky["q_prim"])
     b_seen, b_left = qu_to_eb(sky["q_obs"], sky["u_obs"], GRID)[1], qu_to_eb(q, u, GRID)[1]
-    print(left(q, sky["q_prim"]) / left(sky["q_obs"], sky["q_prim"]), left(b_left)/left(b_seen))
+    print(left(q, sky["q_prim"]) / left(sky["q_obs"], sky["q_prim"]), left(b_left) / left(b_seen))
     assert left(b_left) < 0.01 * left(b_seen)
 
 

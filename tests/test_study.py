@@ -103,6 +103,37 @@ def test_network_recovers_e_and_kappa(study):
         assert row.value > 5 * row.error
 
 
+def test_the_hybrid_is_better_than_what_it_starts_from(study):
+    """No worse for sure: its first step is the estimate itself."""
+    metrics = pd.read_csv(study / "results" / "runs" / "hybrid" / "metrics.csv")
+    pixel = metrics[metrics.statistic == "pixel_correlation"].set_index(["field", "method"])
+    for field in ("e_prim", "kappa"):
+        network, quadratic = (
+            pixel.loc[(field, method)]
+            for method in ("network", "quadratic" if field == "kappa" else "wiener")
+        )
+        assert network.value > quadratic.value + 5 * quadratic.error
+
+
+@pytest.mark.parametrize("run_name", ["resunet", "hybrid"])
+def test_a_network_of_the_study_needs_nothing_else(study, tmp_path, run_name):
+    """Its two files in an empty folder, Q and U of three patches: the study's own predictions."""
+    for name in ("network.keras", "card.json"):
+        shutil.copy(study / "results" / "runs" / run_name / name, tmp_path / name)
+    with h5py.File(study / "results" / "runs" / run_name / "predictions.h5") as file:
+        maps = {name: file["input"][name][:3] for name in ("q_obs", "u_obs")}
+        expected = {name: file["prediction"][name][:3] for name in file["prediction"]}
+    np.savez(tmp_path / "maps.npz", **maps, pixel_arcmin=300 / 64)
+    command = [SNAKEMAKE.with_name("skyweave"), "predict", tmp_path, "maps.npz", "-o", "out.npz"]
+    done = subprocess.run(
+        [*command, "--tapered"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = np.load(tmp_path / "out.npz")
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, atol=2e-3 * values.std())
+
+
 def test_training_tells_how_far_it_is(study):
     log = (study / "results" / "logs" / "train" / "resunet.log").read_text()
     assert re.search(r"epoch 1/\d+  loss .* val_loss .* patches/s, .* left", log)
@@ -131,11 +162,11 @@ def test_the_full_sky_is_whole(study):
     assert (table[table.statistic == "cross"].value.dropna() < 1).all()
 
 
-TRAINED = {"train", "predict", "evaluate", "draw_reconstruction", "report"}
+TRAINED = {"train", "predict", "evaluate", "draw_reconstruction", "generalize", "report"}
 TOGETHER = {"full_sky", "judge_sky", "compare_skies", "draw_full_sky", "report"}
 TILED = {"large_scales"} | TOGETHER
 DUST = {"train", "add_small_scales", "evaluate_foregrounds", "draw_foregrounds"} | TOGETHER
-SPLIT = {"prepare"} | TRAINED
+SPLIT = {"prepare", "calibrate", "expect", "estimate"} | TRAINED
 SIMULATED = {"simulate", "check_simulation"} | SPLIT
 DRAWN = {"draw_spectra"} | SIMULATED
 CUT = {"sky_patches", "sky_statistics", "draw_sky", "pairs"} | DUST
@@ -154,6 +185,7 @@ CUT = {"sky_patches", "sky_statistics", "draw_sky", "pairs"} | DUST
         ("runs", "forse.training.epochs", 50, DUST),
         ("runs", "forse.full_sky.overlap_deg", 2.0, TILED),
         ("runs", "forse.full_sky.realizations", 3, TOGETHER - {"judge_sky"}),
+        ("datasets", "cmb.estimates.iterations", 4, SPLIT - {"prepare"}),
         ("datasets", "cmb.split", {"train": 0.7, "validation": 0.2, "test": 0.1}, SPLIT),
         ("datasets", "cmb.channels.obs.noise_uk_arcmin", 2.0, SIMULATED),
         ("datasets", "cmb.spectra.cosmology", "resunet_cmb_2013", {"spectra"} | DRAWN),

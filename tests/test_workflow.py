@@ -76,7 +76,9 @@ def test_a_script_is_thin(path):
     assert len(code) <= 30
 
 
-@pytest.mark.parametrize("target", ["all", "datasets", "reconstruction", "foregrounds", "report"])
+@pytest.mark.parametrize(
+    "target", ["all", "datasets", "reconstruction", "foregrounds", "predictions", "report"]
+)
 def test_named_targets_plan(target):
     done = snakemake("--dry-run", "--quiet", "all", "--", target)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -88,7 +90,14 @@ def test_named_targets_plan(target):
 def test_a_study_plans(path):
     done = snakemake("all", "--dry-run", "--configfile", str(path))
     assert done.returncode == 0, done.stdout + done.stderr
-    counted = {"resunet_cmb": r"^simulate +140$", "forse": r"^full_sky +11$"}
+    counted = {
+        "resunet_cmb": r"^simulate +140$",
+        "four_output": r"^simulate +140$",
+        "noise_scan": r"^predict_elsewhere +20$",
+        "generalization": r"^predict_elsewhere +24$",
+        "hybrid_cpu": r"^estimate +6$",
+        "forse": r"^full_sky +11$",
+    }
     assert re.search(counted[path.stem], done.stdout, re.MULTILINE)
 
 
