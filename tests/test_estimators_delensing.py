@@ -275,6 +275,36 @@ def test_a_beam_is_undone_as_far_as_noise_allows(table, maps):
     assert (seen.totals["bb"][low] >= seen.on_area(seen.cl["lensed_bb"])[low]).all()
 
 
+@pytest.mark.parametrize("width", [1500.0, 300.0, 30.0])
+def test_a_beam_without_noise_is_undone_without_blowing_up(table, width):
+    """Also one that leaves nothing of short waves, down to where its square is no number."""
+    ell = np.arange(0, 5001, 10)
+    beam = np.exp(-((ell / width) ** 2))
+    seen = observed(table, beam=beam, noise=np.zeros(ell.size), taper_deg=0.0)
+    sky = simulate(
+        *([table], Grid(pixels=64), Effects(taper_deg=0.0)),
+        seed=1,
+        dataset="beam",
+        realizations=[0],
+        fields=("q_obs", "u_obs"),
+    )
+    window = np.interp(GRID.ell, ell, beam)
+    blurred = (inverse(forward(sky[f"{s}_obs"].astype(float), GRID) * window, GRID) for s in "qu")
+    q, _, _ = seen.sky(*(maps.astype(np.float32) for maps in blurred))
+    assert np.isfinite(q).all()
+    assert q.std() < 1.05 * sky["q_obs"].std()
+
+
+def test_foregrounds_are_not_taken_for_e(table, maps):
+    """Where they are known of the Wiener filter gives the CMB's part alone."""
+    ell = np.arange(0, 5001, 10)
+    much = 4 * table.cl["lensed_ee"][ell]
+    maps = [maps[name][:1] for name in ("q_obs", "u_obs")]
+    with_all, half = (observed(table, foreground=f).sky(*maps)[2] for f in (0 * much, much))
+    low = (GRID.ell > 0) & (GRID.ell < 1000)
+    assert np.std(half[0][low]) < 0.4 * np.std(with_all[0][low])
+
+
 def test_tapered_e_is_that_of_tapered_q_and_u(table):
     """As the simulated truth is made."""
     seen = observed(table)

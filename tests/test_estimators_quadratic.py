@@ -294,6 +294,14 @@ def test_iterative_noise_agrees_with_itself(table):
     np.testing.assert_allclose(limit.noise[used], again.noise_mv[used], rtol=1e-6)
 
 
+def test_a_sky_without_lensing_or_noise_ends(table):
+    """No B at all: nothing is told of kappa by it, and nothing is divided by zero."""
+    ee = table.on_modes("ee", GRID)
+    with np.errstate(all="raise", under="ignore"):
+        limit = iterative_noise(GRID, ee, 0 * ee, ell=ELL)
+    assert not limit.bb.any()
+
+
 def test_iterating_helps_where_lensed_b_is_the_noise(table):
     ee, kk = table.on_modes("ee", GRID), table.on_modes("kk", GRID)
     bb, shares = lensing_bb(ee, kk, GRID), []

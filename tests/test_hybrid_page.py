@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import eb_to_qu
 from skyweave.flat.taper import cosine_taper
 from skyweave.seeds import generator
-from skyweave.statistics.tables import write_table
+from skyweave.statistics.tables import read_table, write_table
 from skyweave.tasks.hybrid_page import main, page
 from skyweave.tasks.hybrid_results import BANDS, HYBRID, PLAIN, correlations
 
@@ -173,6 +174,17 @@ def test_the_page_says_what_the_numbers_say(results, table, tmp_path):
     assert "has 0.900 after its first epoch (1.0 minutes) and at most 0.970" in text
     assert "at most 0.500 (after 3.0 minutes), which `hybrid` reaches after 1.0 minutes." in text
     assert "123,456 | 1,600 | 3, of which 2 kept | 3 |" in text
+
+
+def test_a_network_without_uncertainty_has_no_coverage(results, tmp_path):
+    folder = tmp_path / "results"
+    shutil.copytree(results, folder)
+    path = folder / "runs" / HYBRID / "metrics.csv"
+    metrics = read_table(path)
+    write_table(path, metrics[metrics.ell.notna()])
+    text = page(folder, tmp_path / "hybrid.svg")
+    assert "predicts none" in text
+    assert "| 0.671" not in text
 
 
 def test_a_run_that_is_not_there_ends_in_one_line(results, tmp_path):

@@ -217,6 +217,39 @@ def test_files_that_do_not_fit_are_refused(tmp_path, arrays, changes, expected, 
     assert found in str(caught.value.found)
 
 
+def test_units_of_the_file_are_converted(tmp_path):
+    maps = published(12)
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        for name, values in maps.items():
+            kelvin = name in ("q_len", "u_len")
+            file[name] = values * (1e-6 if kelvin else 1)
+            if kelvin:
+                file[name].attrs["units"] = "K"
+    found = imported(tmp_path, count(str(tmp_path / "a.h5")))
+    np.testing.assert_allclose(np.abs(found.read("q_obs")), np.abs(maps["q_len"]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("note", "value"), [("size_deg", 10.0), ("taper_deg", 0.5)])
+def test_settings_that_contradict_the_file_are_refused(tmp_path, note, value):
+    path = save(tmp_path / "a.npz", published(12) | {note: np.array(value)})
+    with pytest.raises(UserError) as caught:
+        count(path)
+    assert caught.value.where == f"datasets.own.{note}"
+    assert caught.value.expected.startswith(f"{value:g}, as ")
+
+
+def test_a_stated_convention_is_believed_of_noisy_maps(tmp_path):
+    """Their E hardly goes with Q and U; `auto` cannot tell the convention by it."""
+    maps = published(12)
+    for name in ("q_len", "u_len"):
+        noise = np.random.default_rng(5).standard_normal((12, 16, 16))
+        maps[name] = maps[name] + np.float32(60 * TAPER * noise)
+    path = save(tmp_path / "a.npz", maps)
+    assert imported(tmp_path, count(path, convention="flat")).realizations.size == 12
+    with pytest.raises(UserError, match="one of the conventions"):
+        imported(tmp_path, count(path))
+
+
 def test_files_of_other_sizes_are_refused(tmp_path):
     first = save(tmp_path / "a.npz", published(12))
     second = save(tmp_path / "b.npz", {name: np.zeros((12, 20, 20)) for name in ARRAYS})

@@ -435,6 +435,17 @@ def test_a_file_is_not_replaced_unasked(network, tmp_path, capsys):
     assert set(read(out)) == {"tau", "e_prim"}
 
 
+def test_an_output_that_cannot_be_written_is_one_line(network, tmp_path, capsys):
+    np.savez(tmp_path / "maps.npz", **tapered(maps()), pixel_arcmin=GRID.pixel_arcmin)
+    (tmp_path / "folder.npz").mkdir()
+    words = ("predict", str(network), str(tmp_path / "maps.npz"), "--tapered", "-o")
+    for out in (tmp_path / "maps.npz" / "out.npz", tmp_path / "folder.npz"):
+        assert main([*words, str(out), "--overwrite"]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("skyweave: ")
+        assert error.count("\n") == 1
+
+
 def test_a_healpix_map_that_is_too_coarse_or_no_polarization(network, tmp_path, capsys):
     out = tmp_path / "out.fits"
     healpy.write_map(tmp_path / "coarse.fits", smooth_sky(32), coord="G")

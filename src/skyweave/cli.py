@@ -53,6 +53,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"skyweave: {error}", file=sys.stderr)
         return 1
+    except OSError as error:
+        where = error.filename or getattr(options, "output", options.model)
+        print(f"skyweave: {where}: {error.strerror or error}", file=sys.stderr)
+        return 1
     return 0
 
 

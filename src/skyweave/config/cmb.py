@@ -304,8 +304,13 @@ ESTIMATES = (
 
 
 class Estimates(Settings):
-    """Classical estimates from Q and U, which networks are compared with and may start from."""
+    """Classical estimates from Q and U, which networks are compared with and may start from.
 
+    Not there for a dataset without `e_prim` or Q and U of a channel, with a constant rotation, or
+    with fewer than 16 realizations to calibrate on.
+    """
+
+    enabled: bool = Field(True, description="Make them where they are possible.")
     channel: Name | None = Field(
         None, description="Channel whose Q and U they are made from; null: the first that has both."
     )
@@ -314,7 +319,7 @@ class Estimates(Settings):
         description="Lowest and highest multipole of E and B that quadratic estimators use, as far "
         "as the pixels reach.",
     )
-    iterations: Annotated[int, Field(ge=0, le=100)] = Field(
+    iterations: Annotated[int, Field(ge=1, le=100)] = Field(
         6,
         description="Times that lensing is taken back and estimated anew, for `kappa_iterative` "
         "and the others. The less noise there is, the longer it pays.",
@@ -352,9 +357,11 @@ class CmbDataset(Settings):
 
     @property
     def estimated_from(self) -> str | None:
-        """The channel that estimates are made from; None without one whose Q and U are kept."""
+        """The channel that estimates are made from; None where they cannot or shall not be."""
         both = [c for c in self.channels if {f"q_{c}", f"u_{c}"} <= set(self.fields)]
-        if "e_prim" not in self.fields:
+        live = self.split.train * self.realizations * (1 - self.effects.null_fraction)
+        possible = "e_prim" in self.fields and self.effects.rotation_deg == 0 and live >= 16
+        if not (possible and self.estimates.enabled):
             return None
         return self.estimates.channel or next(iter(both), None)
 
@@ -387,7 +394,7 @@ class CmbDataset(Settings):
     def _possible(self) -> Self:
         grid = self.grid
         for name in self.channels:
-            if name in ("prim", *STRUCTURE):
+            if name in ("prim", *STRUCTURE) or f"e_{name}" in ESTIMATES:
                 raise ValueError(f"channels: expected a name that no field has, found {name!r}")
         check_fields(self.fields, self.effects, self.channels)
         source = self.estimates.channel

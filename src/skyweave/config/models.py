@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from skyweave.config.base import Name, Settings, Split
 from skyweave.config.cmb import (
+    ESTIMATES,
     Channel,
     CmbDataset,
     Cosmology,
@@ -190,6 +191,14 @@ def _check_tests(where: str, run: ReconstructionRun, datasets: Mapping[str, Data
                 raise ValueError(
                     f"{where}.tests: expected datasets with the field {field!r}, "
                     f"found {', '.join(other.fields)} in {name!r}"
+                )
+        if isinstance(own, CmbDataset) and set(run.inputs) & set(ESTIMATES):
+            source = own.estimated_from
+            if not {f"q_{source}", f"u_{source}"} <= set(other.fields):
+                raise ValueError(
+                    f"{where}.tests: expected datasets with the fields q_{source} and u_{source}, "
+                    f"which the run's inputs are estimated from, found "
+                    f"{', '.join(other.fields)} in {name!r}"
                 )
         before, after = _geometry(own), _geometry(other)
         for key, wanted in before.items():

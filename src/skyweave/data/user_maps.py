@@ -180,6 +180,9 @@ def _read_image(path: Path, inputs: Sequence[str], convention: str | None) -> Us
     """The inputs that a FITS image holds."""
     header, data = _image(path)
     if "FIELD1" in header:
+        if convention not in (None, "flat"):
+            expected = "no convention for a file of this project, which says its own"
+            raise UserError(path, expected, repr(convention))
         maps, grid = read_fits(path)
         kept = {name: values[None] for name, values in maps.items() if name in inputs}
         units = {name: str(header["BUNIT"]) for name in kept} if "BUNIT" in header else {}

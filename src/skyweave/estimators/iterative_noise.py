@@ -56,21 +56,21 @@ def iterative_noise(
 
     All spectra are on the modes, (pixels, pixels // 2 + 1): `ee` the unlensed E, `kk` that of
     kappa, `noise_ee` and `noise_bb` all that the maps without their beam hold besides E and
-    lensed B. It ends when no part of B changes by more than `tolerance` of it. It needs memory for
-    pixels⁴ / 32 numbers: 70 MB for 128 pixels.
+    lensed B. It ends when no part of B changes by more than `tolerance` of it, or after 500 steps.
+    It needs memory for pixels⁴ / 32 numbers: 70 MB for 128 pixels.
     """
     octant, inside = Octant(grid), (grid.ell >= ell[0]) & (grid.ell <= ell[1])
     total_ee = ee + noise_ee
     made, told = _lensed_b(ee, grid, octant), _told(ee, total_ee, grid, octant, ell)
     cl, other = octant.gather(kk), octant.gather(np.broadcast_to(noise_bb, ee.shape))
     used = octant.gather(inside)
-    left, steps = cl, 0
-    bb = made @ left
-    while True:
-        information = told @ np.divide(1, bb + other, out=np.zeros_like(bb), where=used)
+    steps, bb = 0, made @ cl
+    for _ in range(_MOST_STEPS):
+        known = used & (bb + other > 0)
+        information = told @ np.divide(1, bb + other, out=np.zeros_like(bb), where=known)
         before, bb = bb, made @ (cl / (1 + cl * information))
         steps += 1
-        if np.max(np.abs(bb - before)[used] / (before + other)[used]) < tolerance:
+        if np.all(np.abs(bb - before)[known] < tolerance * (before + other)[known]):
             break
     noise = np.divide(1, information, out=np.full_like(bb, np.inf), where=information > 0)
     return IterativeLimit(octant.spread(noise, np.inf), octant.spread(bb), steps)

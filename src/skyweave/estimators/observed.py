@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from skyweave.errors import UserError
-from skyweave.estimators.wiener import Wiener
+from skyweave.estimators.wiener import FLOOR, Wiener
 from skyweave.flat.fourier import forward, inverse
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import rotate_to_eb, rotate_to_qu
@@ -71,7 +71,7 @@ class Observed:
         return np.interp(ell, self.ell, values)
 
     def sky(self, q: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Maps of Q and of U (n, y, x) of the area, and modes of Wiener-filtered E, of patches.
+        """Maps of Q and of U (n, y, x) of the area, and modes of the CMB's Wiener-filtered E.
 
         The taper is divided out; where nothing is left of the sky, and around the patch, Q and U
         are what the Wiener filter expects there. The beam is undone as far as noise allows.
@@ -87,11 +87,11 @@ class Observed:
         for index, one in enumerate(zip(q, u, strict=True)):
             data = np.stack([np.pad(np.asarray(map_, float), margin) for map_ in one]) / taper
             e, b = expected(*data)
-            filtered[index] = e
+            filtered[index] = e * self._of_cmb
             unseen = inverse(np.stack(rotate_to_qu(e * beam, b * beam, area)), area)
             filled = np.where(seen, data, unseen)
             if self._has_beam:
-                filled = inverse(forward(filled, area) * (self.kept / beam), area)
+                filled = inverse(forward(filled, area) * self._sharper, area)
             maps[:, index] = filled
         return maps[0], maps[1], filtered
 
@@ -116,6 +116,17 @@ class Observed:
         ee, bb = (self.cl[f"lensed_{name}"] + self.foreground for name in ("ee", "bb"))
         return self.on_area(ee), self.on_area(bb)
 
+    @cached_property
+    def _of_cmb(self) -> np.ndarray:
+        """Share of the CMB in the E of the sky, on the area's modes: the rest is foregrounds."""
+        cl, power = self.on_area(self.cl["lensed_ee"]), self._power[0]
+        return np.divide(cl, power, out=np.zeros_like(cl), where=power > 0)
+
+    @property
+    def lensed(self) -> bool:
+        """Whether lensing acts on the sky."""
+        return bool(np.any(self.cl["lensed_ee"] != self.cl["ee"]))
+
     @property
     def _has_beam(self) -> bool:
         return bool((self.beam < 1).any())
@@ -130,8 +141,14 @@ class Observed:
         """What is left of the sky's modes in maps of `sky`: 1 without a beam."""
         if not self._has_beam:
             return np.ones(self.area.ell.shape)
+        return self.on_area(self.beam) * self._sharper
+
+    @cached_property
+    def _sharper(self) -> np.ndarray:
+        """What undoes the beam as far as noise allows, on the area's modes."""
         beam = self.on_area(self.beam)
-        return beam**2 / (beam**2 + self.on_area(self.noise) / self._power[0])
+        noise, power = self.on_area(self.noise) + FLOOR, self._power[0]
+        return beam * power / (beam**2 * power + noise)
 
     def patch(self, modes: np.ndarray) -> np.ndarray:
         """Tapered maps (n, y, x) of the patch from modes of the area."""

@@ -112,7 +112,7 @@ class PatchEstimator:
                 field=name,
                 pairs=("ee", "eb"),
                 ell=self.ell,
-                against=("kappa",) if name == "tau" and "kappa" in self.delensing.fields else (),
+                against=("kappa",) if name == "tau" and observed.lensed else (),
             )
             for name in self.delensing.fields
         }

@@ -13,7 +13,7 @@ TOLERANCE, MOST = 1e-3, 200
 
 #: White power that data have at least, µK² sr (0.02 µK-arcmin): single precision and the pixels'
 #: aliases are no less, and waves without any power could not be told apart.
-_FLOOR = (0.02 * np.pi / 10800) ** 2
+FLOOR = (0.02 * np.pi / 10800) ** 2
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Wiener:
         if not self.seen.any():
             return np.zeros_like(data)
         pixel = self.grid.pixel_rad**2
-        power = [self.beam**2 * cl + self.noise + _FLOOR for cl in (self.ee, self.bb)]
+        power = [self.beam**2 * cl + self.noise + FLOOR for cl in (self.ee, self.bb)]
         white = pixel * np.mean(np.broadcast_to(self.variance, self.seen.shape)[self.seen])
         inverse_power = [1 / (one + white) for one in power]
         x = np.zeros_like(data)

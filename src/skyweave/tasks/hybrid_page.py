@@ -135,7 +135,7 @@ def _coverage(results: Path) -> str:
         if shares:
             rows.append({"field": plain_field(str(field))} | shares)
     if not rows:
-        raise UserError(results / "runs" / HYBRID, "coverage of pixels among the metrics", "none")
+        return "The network of this run predicts none (`network.uncertainty` is off)."
     return _markdown(pd.DataFrame(rows))
 
 

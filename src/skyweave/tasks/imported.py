@@ -9,7 +9,7 @@ import numpy as np
 from skyweave.config import ImportedDataset
 from skyweave.data.arrays import ArrayFile, open_arrays
 from skyweave.data.shards import stream_shard
-from skyweave.data.user_maps import CONVENTIONS, to_flat
+from skyweave.data.user_maps import CONVENTIONS, in_unit, to_flat
 from skyweave.errors import UserError
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import qu_to_eb
@@ -94,7 +94,8 @@ def _rows(
     """Fields (n, y, x) float32 of some rows of a file."""
     maps = {}
     for field, name in arrays.items():
-        maps[field] = np.asarray(file.read(name, first, stop), np.float32)
+        values = np.asarray(file.read(name, first, stop), np.float32)
+        maps[field] = in_unit(values, file.unit(name), unit(field), f"{file.path}, {name}")
         bad = np.flatnonzero(~np.isfinite(maps[field]).all(axis=(1, 2)))
         if bad.size:
             found = f"others in map {first + bad[0]}"
@@ -140,7 +141,7 @@ def _convention(
         made = qu_to_eb(*to_flat(maps[q], maps[u], convention), grid)[0]
         alike[convention] = float(np.corrcoef(made.ravel(), maps[e].ravel())[0, 1])
     best = max(alike, key=lambda convention: alike[convention])
-    if alike[best] < _LEAST:
+    if alike[best] < _LEAST and dataset.convention == "auto":
         expected = f"Q and U whose E goes with {arrays[e]!r} in one of the conventions"
         raise UserError(file.path, expected, f"a correlation of at most {alike[best]:.2g}")
     if dataset.convention not in ("auto", best) and alike[said] < alike[best] - _LEAST:

@@ -59,6 +59,13 @@ def _check_file(file: ArrayFile, dataset: ImportedDataset, where: str) -> tuple[
         if shape != first:
             expected = f"arrays of one shape ({next(iter(shapes))}: {first})"
             raise UserError(file.path, expected, f"{field}: {shape}")
+    size = file.number("size_deg")
+    if size is None and file.number("pixel_arcmin") is not None:
+        size = (file.number("pixel_arcmin") or 0) * first[1] / 60
+    for key, said in (("size_deg", size), ("taper_deg", file.number("taper_deg"))):
+        given = getattr(dataset, key)
+        if said is not None and abs(said - given) > 1e-3 * max(abs(said), abs(given)):
+            raise UserError(f"{where}.{key}", f"{said:g}, as {file.path} says", f"{given:g}")
     return first[0], first[1]
 
 

@@ -47,6 +47,8 @@ def _lines(card: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     for name, channel in settings.get("channels", {}).items():
         yield f"channel {name}", _channel(channel)
     acting = [name for name in ("lensing", "reionization") if effects.get(name)]
+    if effects.get("rotation_deg") or effects.get("rotation_amplitude"):
+        acting.append("rotation")
     if acting:
         share = 100 * effects.get("null_fraction", 0)
         yield "sky", f"{', '.join(acting)}; {share:g} % of the realizations without"
@@ -71,7 +73,14 @@ def _channel(channel: Mapping[str, Any]) -> str:
     if channel.get("beam_hfi_ghz"):
         beam = f"beam of Planck HFI at {channel['beam_hfi_ghz']} GHz"
     noise = channel.get("noise_uk_arcmin", 0)
-    return f"{beam}, white noise {noise:g} uK-arcmin in T, {2**0.5 * noise:.3g} in Q and U"
+    words = [beam, f"white noise {noise:g} uK-arcmin in T, {2**0.5 * noise:.3g} in Q and U"]
+    if channel.get("knee_ell_pol"):
+        words.append(f"knee of Q and U at ell {channel['knee_ell_pol']:g}")
+    if channel.get("hits_path"):
+        words.append(f"uneven, by the hits of {channel['hits_path']}")
+    if channel.get("foreground_dl_80"):
+        words.append(f"foregrounds of D_80 {channel['foreground_dl_80']:g} uK2 in E and B")
+    return ", ".join(words)
 
 
 def _scores(card: Mapping[str, Any], folder: Path) -> str:

@@ -1,5 +1,6 @@
 """A trained network on a user's own maps: read, checked, tapered, predicted, written."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,10 @@ def predict_maps(
         raise UserError(source, "a file of maps", "none")
     if out.exists() and not overwrite:
         raise UserError(out, "a new file, or `--overwrite`", "one that is there")
+    if out.is_dir():
+        raise UserError(out, "a file to write", "a folder")
+    if out.parent.exists() and not (out.parent.is_dir() and os.access(out.parent, os.W_OK)):
+        raise UserError(out.parent, "a folder to write to", "another thing, or none of one's own")
     sky = is_fits(source) and is_healpix(source)
     kinds = (".fits",) if sky else FLAT
     if out.suffix not in kinds:

@@ -96,7 +96,9 @@ def _ideal(estimator: PatchEstimator, effects: Effects) -> Mapping[str, np.ndarr
     # Rounding leaves less than nothing where there is no noise.
     floor = np.maximum(observed.totals["ee"] - observed.on_area(observed.cl["lensed_ee"]), 0)
     screen = observed.on_area(_screen(observed, effects))
-    left, found = np.zeros(ee.shape), {"e_prim": floor}
+    # Lensing that is not estimated is not taken back.
+    lensed = np.maximum(observed.on_area(observed.cl["lensed_bb"]) - screen, 0)
+    left, found = (lensed if observed.lensed else np.zeros(ee.shape)), {"e_prim": floor}
     if "kappa" in fields:
         kk = observed.on_area(observed.cl["kk"])
         limit = iterative_noise(
