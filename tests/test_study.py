@@ -81,7 +81,7 @@ def test_report_is_whole_in_a_browser(study):
 def test_report_shows_every_verdict(study):
     page = (study / "results" / "report" / "index.html").read_text(encoding="utf-8")
     files = sorted((study / "results").rglob("verdicts.json"))
-    assert len(files) == 5
+    assert len(files) == 8
     for path in files:
         for verdict in json.loads(path.read_text()):
             assert verdict["check"] in page.replace("&#39;", "'").replace("&amp;", "&")
@@ -176,7 +176,7 @@ CUT = {"sky_patches", "sky_statistics", "draw_sky", "pairs"} | DUST
     ("section", "key", "value", "expected"),
     [
         ("runs", "resunet.training.learning_rate", 0.002, TRAINED),
-        ("runs", "resunet.training.epochs", 4, TRAINED),
+        ("runs", "resunet.training.epochs", 5, TRAINED),
         ("runs", "resunet.training.select.by", "last", TRAINED),
         ("runs", "resunet.network.width", 0.5, TRAINED),
         ("datasets", "dust.mask.latitude_deg", 20.0, {"sky_mask"} | CUT),

@@ -1,5 +1,7 @@
 """What theory expects of estimates: against simulated skies, in its limits, among the metrics."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -64,8 +66,6 @@ def measured(folder, name, field, bins):
         folder / "test.h5",
         calibration=folder / "estimator.json",
         part="test",
-        chunk=0,
-        chunks=1,
         **known,
     )
     maps = open_maps([folder / "0.h5"], [folder / "test.h5"])
@@ -140,6 +140,20 @@ def test_what_takes_lensing_back_is_never_worse(lensed):
     gain = values(alone, "kappa", "theory_iterative") - values(found, "kappa", "theory_iterative")
     assert (gain > 0).all()
     assert gain.max() < 0.02
+
+
+def test_lensing_that_is_not_estimated_is_not_taken_back(lensed, tmp_path):
+    """Without kappa among the fields tau has all of lensing's B as noise, and is hardened still."""
+    calibration = json.loads((lensed / "estimator.json").read_text())
+    calibration["delensing"]["fields"] = ["tau"]
+    (tmp_path / "estimator.json").write_text(json.dumps(calibration))
+    known, unknown = (
+        expected(folder / "estimator.json", Effects()) for folder in (lensed, tmp_path)
+    )
+    r = [values(table, "tau", "theory_iterative") for table in (known, unknown)]
+    assert (r[1] < 0.95 * r[0])[:5].all()
+    r = [values(table, "tau", "theory_quadratic") for table in (known, unknown)]
+    np.testing.assert_allclose(*r)
 
 
 def test_metrics_hold_what_is_expected_and_verdicts_do_not(lensed, tmp_path):
