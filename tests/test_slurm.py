@@ -236,8 +236,8 @@ def test_jobs_are_what_rules_and_profile_ask_for(submitted):
     asked = dict(rules())
     names = [re.match(r"rule_(.+?)_wildcards_", job["Comment"])[1] for job in submitted.records]
     assert sorted(names) == [
-        *("check_simulation", "evaluate", "predict", "prepare"),
-        *("simulate", "simulate", "spectra", "train"),
+        *("calibrate", "check_simulation", "estimate", "estimate", "evaluate", "expect"),
+        *("generalize", "predict", "prepare", "simulate", "simulate", "spectra", "train"),
     ]
     for name, job in zip(names, submitted.records, strict=True):
         given = {
@@ -252,7 +252,11 @@ def test_jobs_are_what_rules_and_profile_ask_for(submitted):
             "simulate": {"mem_mb", "runtime"},
             "train": {"mem_mb"},
             "predict": {"mem_mb", "runtime"},
-            "evaluate": {"mem_mb"},
+            "evaluate": {"mem_mb", "runtime"},
+            "calibrate": {"mem_mb", "runtime"},
+            "estimate": {"mem_mb", "runtime"},
+            "expect": {"mem_mb"},
+            "generalize": {"mem_mb"},
         }.get(name, set()) - set(asked[name])
         expected = {"gpu": 0, "slurm_partition": "cpu"} | asked[name]
         assert given | expected == given, job
