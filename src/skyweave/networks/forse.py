@@ -6,11 +6,8 @@ from typing import Any
 import keras
 from keras import layers
 
-from skyweave import seeds
-from skyweave.errors import UserError
-
-#: A symbolic tensor (n, y, x, channels); Keras has no type that mypy knows.
-Tensor = Any
+from skyweave.networks import parts
+from skyweave.networks.parts import Tensor
 
 _SLOPE, _MOMENTUM = 0.2, 0.5
 
@@ -31,7 +28,7 @@ def build(
     on the channels, which stay multiples of 4; `dropout`, published as none, follows each hidden
     layer. Last layers compute in float32. Raises `UserError` where `pixels` is not a multiple of 4.
     """
-    image = _input(pixels, len(inputs), "inputs")
+    image = parts.image(pixels, len(inputs), where="patches.pixels")
     part = _Parts(width, dropout, seed, batch_norm)
     x = part.hidden(image, 64, "down_1")
     x = part.hidden(x, 128, "down_2", stride=2)
@@ -56,19 +53,13 @@ def discriminator(
     One channel and width 1 give the published 1,092,353 parameters on 64² pixels, 2,665,217 on
     320². The published sigmoid is left to the loss. Otherwise as `build`.
     """
-    maps = _input(pixels, channels, "maps")
+    maps = parts.image(pixels, channels, "maps", where="patches.pixels")
     part = _Parts(width, dropout, seed, batch_norm)
     x = part.hidden(maps, 64, "judge_1")
     x = part.hidden(x, 128, "judge_2", stride=2)
     x = layers.Flatten(name="flat")(part.hidden(x, 256, "judge_3", stride=2, norm=False))
     logits = layers.Dense(1, kernel_initializer=part.start("logit"), dtype="float32", name="logit")
     return keras.Model(maps, logits(x), name="forse_discriminator")
-
-
-def _input(pixels: int, channels: int, name: str) -> Tensor:
-    if pixels < 4 or pixels % 4:
-        raise UserError("patches.pixels", "a multiple of 4", pixels)
-    return keras.Input((pixels, pixels, channels), name=name)
 
 
 class _Parts:
@@ -81,14 +72,11 @@ class _Parts:
         self, x: Tensor, base: int, name: str, *, stride: int = 1, norm: bool = True
     ) -> Tensor:
         """Convolution 5×5 → leaky ReLU → [batch norm] → [dropout]."""
-        x = self.conv(x, max(4, 4 * round(base * self.width / 4)), f"{name}_conv", stride=stride)
+        x = self.conv(x, parts.channels(base, self.width), f"{name}_conv", stride=stride)
         x = layers.LeakyReLU(_SLOPE, name=f"{name}_relu")(x)
         if norm and self.batch_norm:
             x = layers.BatchNormalization(momentum=_MOMENTUM, name=f"{name}_norm")(x)
-        if self.dropout:
-            draw = seeds.generator(self.seed, "network", name, 1).integers(2**31)
-            x = layers.Dropout(self.dropout, seed=int(draw), name=f"{name}_dropout")(x)
-        return x
+        return parts.dropout(x, self.dropout, self.seed, name)
 
     def conv(self, x: Tensor, channels: int, name: str, *, stride: int = 1, **more: Any) -> Tensor:
         """Convolution 5×5 with bias, same padding."""
@@ -104,5 +92,4 @@ class _Parts:
 
     def start(self, name: str) -> Any:
         """First weights of a layer, drawn by its name."""
-        draw = seeds.generator(self.seed, "network", name, 0).integers(2**31)
-        return keras.initializers.GlorotUniform(seed=int(draw))
+        return keras.initializers.GlorotUniform(seed=parts.draw(self.seed, name, 0))

@@ -7,19 +7,14 @@ of it among them, plus the correction of a compact residual U-Net, which starts 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
-from skyweave import seeds
 from skyweave.config.runs import estimate_of
-from skyweave.errors import UserError
-from skyweave.networks import variance
-
-#: A symbolic tensor (n, y, x, channels); Keras has no type that mypy knows.
-Tensor = Any
+from skyweave.networks import parts, variance
+from skyweave.networks.parts import Tensor
 
 
 def build(
@@ -42,11 +37,9 @@ def build(
     any precision policy. With `uncertainty` each output has its `variance.log_variance` beside it.
     Raises `UserError` where `pixels` is not a multiple of 4.
     """
-    if pixels < 4 or pixels % 4:
-        raise UserError("grid.pixels", "a multiple of 4", pixels)
-    fine, half, quarter = (_channels(base, width) for base in (32, 64, 128))
+    fine, half, quarter = (parts.channels(base, width) for base in (32, 64, 128))
     part = _Parts(dropout, seed)
-    image = keras.Input((pixels, pixels, len(inputs)), name="inputs")
+    image = parts.image(pixels, len(inputs))
 
     x = part.conv(image, fine, "stem", kernel=5)
     skip_1 = part.block(part.product(part.block(x, "full_a"), "product"), "full_b")
@@ -65,7 +58,7 @@ def build(
         heads[name] = layers.Add(dtype="float32", name=name)([linear(image), x])
         linear.kernel.assign(_first(name, inputs, deviations))
     if uncertainty:
-        small = max(8, _channels(16, width))
+        small = max(8, parts.channels(16, width))
         heads |= {
             name + variance.SUFFIX: variance.log_variance(
                 image, shared, heads[name], name, small, seed
@@ -85,10 +78,6 @@ def _first(name: str, inputs: Sequence[str], deviations: Mapping[str, float] | N
     return kernel
 
 
-def _channels(base: int, width: float) -> int:
-    return max(4, 4 * round(base * width / 4))
-
-
 @dataclass(frozen=True)
 class _Parts:
     """The pieces that the network repeats.
@@ -105,8 +94,7 @@ class _Parts:
         """`x` + silu → convolution 3×3 → silu → [dropout] → convolution 3×3, which starts at 0."""
         y = self.conv(self.active(x, f"{name}_1"), x.shape[-1], f"{name}_1")
         y = self.active(y, f"{name}_2")
-        if self.dropout:
-            y = layers.Dropout(self.dropout, seed=self._draw(name, 1), name=f"{name}_dropout")(y)
+        y = parts.dropout(y, self.dropout, self.seed, name)
         y = self.conv(y, x.shape[-1], f"{name}_2", zero=True)
         return layers.Add(name=f"{name}_add")([x, y])
 
@@ -141,15 +129,12 @@ class _Parts:
         dtype: str | None = None,
     ) -> Tensor:
         """Convolution with bias, same padding; weights at zero, or drawn by the layer's name."""
-        start = "zeros" if zero else keras.initializers.LecunNormal(seed=self._draw(name, 0))
+        drawn = keras.initializers.LecunNormal(seed=parts.draw(self.seed, name, 0))
         return layers.Conv2D(
             channels,
             kernel,
             padding="same",
-            kernel_initializer=start,
+            kernel_initializer="zeros" if zero else drawn,
             dtype=dtype,
             name=f"{name}_conv",
         )(x)
-
-    def _draw(self, name: str, purpose: int) -> int:
-        return int(seeds.generator(self.seed, "network", name, purpose).integers(2**31))

@@ -2,17 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from string import ascii_lowercase
 
 import keras
 from keras import layers
 
-from skyweave import seeds
-from skyweave.errors import UserError
-from skyweave.networks import variance
-
-#: A symbolic tensor (n, y, x, channels); Keras has no type that mypy knows.
-Tensor = Any
+from skyweave.networks import parts, variance
+from skyweave.networks.parts import Tensor
 
 
 def build(
@@ -32,40 +28,15 @@ def build(
     any precision policy. With `uncertainty` each output has its `variance.log_variance` beside it.
     Raises `UserError` where `pixels` is not a multiple of 4.
     """
-    if pixels < 4 or pixels % 4:
-        raise UserError("grid.pixels", "a multiple of 4", pixels)
-    narrow, middle, wide = (_channels(base, width) for base in (64, 128, 256))
-    part = _Parts(dropout, seed)
-    image = keras.Input((pixels, pixels, len(inputs)), name="inputs")
-
-    x = part.block(image, narrow, "enc_1a", dropout=False)
-    enc_1 = part.add(part.block(x, narrow, "enc_1b"), image, "enc_1")
-    skip = part.block(enc_1, narrow, "enc_2a")
-    x = part.block(skip, middle, "enc_2b", stride=2)
-    enc_2 = part.add(x, enc_1, "enc_2", stride=2)
-    x = part.block(enc_2, middle, "enc_3a")
-    enc_3 = part.add(part.block(x, middle, "enc_3b"), enc_2, "enc_3")
-
-    x = part.block(enc_3, wide, "bottleneck_a", stride=2)
-    x = part.block(x, middle, "bottleneck_b", up=True)
-    bottleneck = part.add(x, enc_3, "bottleneck")
-
-    both = layers.Concatenate(name="dec_1_concat")([bottleneck, enc_3])
-    x = part.block(both, middle, "dec_1a")
-    dec_1 = part.add(part.block(x, middle, "dec_1b"), both, "dec_1")
-    x = part.block(dec_1, narrow, "dec_2a", up=True)
-    x = layers.Concatenate(name="dec_2_concat")([x, skip])
-    dec_2 = part.add(part.block(x, narrow, "dec_2b"), dec_1, "dec_2", up=True)
-
-    shared = part.block(dec_2, narrow, "dec_3")
-    heads = {}
-    for name in outputs:
-        x = part.block(shared, narrow, f"{name}_a")
-        x = part.block(part.add(x, dec_2, f"{name}_a"), narrow, f"{name}_b")
-        x = part.conv(x, 1, f"{name}_conv", kernel=5, dtype="float32")
-        heads[name] = part.norm(x, name, dtype="float32")
+    image = parts.image(pixels, len(inputs))
+    layout = Layout(width, dropout, seed)
+    shared, decoded = layout.body(image)
+    heads = {
+        name: layout.norm(layout.head(shared, decoded, name), name, dtype="float32")
+        for name in outputs
+    }
     if uncertainty:
-        small = max(8, _channels(16, width))
+        small = max(8, parts.channels(16, width))
         heads |= {
             name + variance.SUFFIX: variance.log_variance(
                 image, shared, heads[name], name, small, seed
@@ -75,17 +46,53 @@ def build(
     return keras.Model(image, heads, name="resunet_cmb")
 
 
-def _channels(base: int, width: float) -> int:
-    """Channels of a layer that has `base` in the published network."""
-    return max(4, 4 * round(base * width / 4))
-
-
 @dataclass(frozen=True)
-class _Parts:
-    """The pieces that the network repeats."""
+class Layout:
+    """The network but for what follows its last convolutions, and relatives of it.
 
+    `kernel` is the convolutions' side, `skips` hands features of the encoder to the decoder,
+    `residuals` adds the residual connections, `biases` are the convolutions', and `stem` is the
+    number of blocks of each output's own.
+    """
+
+    width: float
     dropout: float
     seed: int
+    kernel: int = 5
+    skips: bool = True
+    residuals: bool = True
+    biases: bool = True
+    stem: int = 2
+
+    def body(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """What all outputs share, and the residual for their first own block."""
+        narrow, middle, wide = (parts.channels(base, self.width) for base in (64, 128, 256))
+        x = self.block(image, narrow, "enc_1a", dropout=False)
+        enc_1 = self.add(self.block(x, narrow, "enc_1b"), image, "enc_1")
+        skip = self.block(enc_1, narrow, "enc_2a")
+        x = self.block(skip, middle, "enc_2b", stride=2)
+        enc_2 = self.add(x, enc_1, "enc_2", stride=2)
+        x = self.block(enc_2, middle, "enc_3a")
+        enc_3 = self.add(self.block(x, middle, "enc_3b"), enc_2, "enc_3")
+
+        x = self.block(enc_3, wide, "bottleneck_a", stride=2)
+        x = self.block(x, middle, "bottleneck_b", up=True)
+        bottleneck = self.add(x, enc_3, "bottleneck")
+
+        both = self.join(bottleneck, enc_3, "dec_1")
+        x = self.block(both, middle, "dec_1a")
+        dec_1 = self.add(self.block(x, middle, "dec_1b"), both, "dec_1")
+        x = self.join(self.block(dec_1, narrow, "dec_2a", up=True), skip, "dec_2")
+        dec_2 = self.add(self.block(x, narrow, "dec_2b"), dec_1, "dec_2", up=True)
+        return self.block(dec_2, narrow, "dec_3"), dec_2
+
+    def head(self, x: Tensor, residual: Tensor, name: str) -> Tensor:
+        """An output's blocks of `x`, `residual` added to the first, and the last convolution."""
+        for number, letter in enumerate(ascii_lowercase[: self.stem]):
+            x = self.block(x, parts.channels(64, self.width), f"{name}_{letter}")
+            if number == 0:
+                x = self.add(x, residual, f"{name}_{letter}")
+        return self.conv(x, 1, f"{name}_conv", kernel=self.kernel, dtype="float32")
 
     def block(
         self,
@@ -97,19 +104,25 @@ class _Parts:
         up: bool = False,
         dropout: bool = True,
     ) -> Tensor:
-        """[Nearest ×2] → dropout → convolution 5×5 → selu → batch norm."""
+        """[Nearest ×2] → dropout → convolution → selu → batch norm."""
         if up:
             x = layers.UpSampling2D(name=f"{name}_up")(x)
-        if dropout and self.dropout:
-            x = layers.Dropout(self.dropout, seed=self._draw(name, 1), name=f"{name}_dropout")(x)
-        x = self.conv(x, channels, f"{name}_conv", kernel=5, stride=stride)
+        if dropout:
+            x = parts.dropout(x, self.dropout, self.seed, name)
+        x = self.conv(x, channels, f"{name}_conv", kernel=self.kernel, stride=stride)
         x = layers.Activation("selu", name=f"{name}_selu")(x)
         return self.norm(x, f"{name}_norm")
+
+    def join(self, x: Tensor, skip: Tensor, name: str) -> Tensor:
+        """`x`, and behind it the encoder's features of that resolution."""
+        return layers.Concatenate(name=f"{name}_concat")([x, skip]) if self.skips else x
 
     def add(
         self, x: Tensor, residual: Tensor, name: str, *, stride: int = 1, up: bool = False
     ) -> Tensor:
         """`x` + batch norm of the residual, which a convolution 1×1 fits to the shape of `x`."""
+        if not self.residuals:
+            return x
         if up:
             residual = layers.UpSampling2D(name=f"{name}_residual_up")(residual)
         if stride > 1:
@@ -132,13 +145,14 @@ class _Parts:
         stride: int = 1,
         dtype: str | None = None,
     ) -> Tensor:
-        """Convolution with bias, same padding, weights drawn by the layer's name."""
-        start = keras.initializers.GlorotUniform(seed=self._draw(name, 0))
+        """Convolution, same padding, weights drawn by the layer's name."""
+        start = keras.initializers.GlorotUniform(seed=parts.draw(self.seed, name, 0))
         return layers.Conv2D(
             channels,
             kernel,
             strides=stride,
             padding="same",
+            use_bias=self.biases,
             kernel_initializer=start,
             dtype=dtype,
             name=name,
@@ -147,6 +161,3 @@ class _Parts:
     def norm(self, x: Tensor, name: str, *, dtype: str | None = None) -> Tensor:
         """Batch norm with the published momentum and epsilon."""
         return layers.BatchNormalization(momentum=0.99, epsilon=1e-3, dtype=dtype, name=name)(x)
-
-    def _draw(self, name: str, purpose: int) -> int:
-        return int(seeds.generator(self.seed, "network", name, purpose).integers(2**31))
