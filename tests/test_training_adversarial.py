@@ -19,19 +19,21 @@ from skyweave.errors import Unfinished, UserError
 from skyweave.training.adversarial import Adversarial, learners, turns
 from skyweave.training.interruption import Interruption
 from skyweave.training.loop import train
+from skyweave.training.losses import mean_absolute_errors
 from skyweave.training.method import Learner, Place
 from skyweave.training.runtime import prepare
 from skyweave.training.state import values
+from skyweave.training.supervised import Supervised
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((6, 8, 8, 1)).astype(np.float32)
 Y = {name: RNG.standard_normal((6, 8, 8, 1)).astype(np.float32) for name in ("e", "b")}
 
 
-def networks(inputs=1, dropout=0.0):
+def networks(inputs=1, dropout=0.0, noise=0):
     """A generator of two maps and a discriminator of patches, as weights drawn by NumPy."""
     rng = np.random.default_rng(1)
-    image = keras.Input((8, 8, inputs))
+    image = keras.Input((8, 8, inputs + noise))
     x = keras.layers.Conv2D(4, 3, padding="same", activation="tanh")(image)
     x = keras.layers.BatchNormalization()(keras.layers.Dropout(dropout, seed=1)(x))
     outputs = {name: keras.layers.Conv2D(1, 3, padding="same")(x) for name in ("e", "b")}
@@ -47,12 +49,13 @@ def networks(inputs=1, dropout=0.0):
     return both
 
 
-def method(rate=1.0, nets=networks, accumulate=False, **given):
+def method(rate=1.0, nets=networks, accumulate=False, options=None, **given):
     """By plain descent, which moves weights by their gradients."""
     learners = [
         Learner(model, keras.optimizers.SGD(rate), accumulate=accumulate) for model in nets()
     ]
-    return Adversarial(*learners, Settings(**{"fidelity": 0.5} | given), seed=1, name="a")
+    settings = Settings(**{"fidelity": 0.5} | given)
+    return Adversarial(*learners, settings, seed=1, name="a", **options or {})
 
 
 def weights(made):
@@ -134,9 +137,6 @@ def test_only_those_whose_turn_it_is_change():
 
 def test_warm_up_is_by_the_truth_alone():
     """As if the discriminator were not there: the step of a supervised training."""
-    from skyweave.training.losses import mean_absolute_errors
-    from skyweave.training.supervised import Supervised
-
     made = method(warmup_generator=1, fidelity=1.0)
     made.train(X, Y, Place(0, 0))
     other = Supervised(Learner(networks()[0], keras.optimizers.SGD(1.0)), mean_absolute_errors)
@@ -193,6 +193,222 @@ def test_labels_reach_the_discriminator():
     )
 
 
+def slopes(nets=networks, **given):
+    """A discriminator alone, by a loss that is 0 where made examples are as the truth."""
+    return method(
+        nets=nets, loss="wasserstein", gradient_penalty=10.0, warmup_discriminator=99, **given
+    )
+
+
+def linear(size, inputs=1):
+    """The generator, and a discriminator of that slope by the maps."""
+    shown, (generator, _) = keras.Input((8, 8, inputs + 2)), networks()
+    logit = keras.layers.Dense(1, use_bias=False)
+    judge = keras.Model(shown, logit(keras.layers.Flatten()(shown)))
+    kernel = np.random.default_rng(2).standard_normal((8, 8, inputs + 2))
+    kernel *= size / np.linalg.norm(kernel[..., inputs:])
+    logit.kernel.assign(kernel.reshape(-1, 1))
+    return generator, judge
+
+
+@pytest.mark.parametrize("size", [0.0, 1.0, 3.0])
+def test_the_penalty_is_that_of_the_slope_by_the_maps(size):
+    """Inputs are alike in real and in made examples, and have no slope."""
+    made = slopes(nets=partial(linear, size), rate=1e-3)
+    losses, norm = made.train(X, Y, Place(0, 0))
+    assert losses["gradient_penalty"] == pytest.approx((size - 1) ** 2, abs=1e-5)
+    assert np.isfinite(norm)
+    assert all(np.isfinite(one).all() for one in weights(made))
+    assert "gradient_penalty" not in made.evaluate(X, Y)
+
+
+def test_the_penalty_takes_the_slope_of_the_mean_of_patches():
+    """A convolution 1×1 by w has on 64 pixels the slope |w| / 8."""
+
+    def nets():
+        shown, (generator, _) = keras.Input((8, 8, 3)), networks()
+        judge = keras.Model(shown, keras.layers.Conv2D(1, 1)(shown))
+        judge.trainable_variables[0].assign(np.reshape([5.0, 8.0, 6.0], (1, 1, 3, 1)))
+        return generator, judge
+
+    losses, _ = slopes(nets=nets, rate=1e-3).train(X, Y, Place(0, 0))
+    assert losses["gradient_penalty"] == pytest.approx((10 / 8 - 1) ** 2, rel=1e-5)
+
+
+def test_the_penalty_leads_the_slope_to_one():
+    """Made examples are the truth here, so that nothing else moves the discriminator."""
+    made = slopes(nets=partial(linear, 3.0), rate=0.01)
+    truth = {name: np.asarray(maps) for name, maps in made.model(X, training=True).items()}
+    found = [made.train(X, truth, Place(i, i))[0]["gradient_penalty"] for i in range(30)]
+    assert all(np.diff(found) < 0)
+    assert found[-1] < 1e-3
+
+
+def test_places_of_the_penalty_are_drawn_by_the_batch():
+    """A training that goes on from another's weights is that training."""
+    made, again = slopes(rate=0.1), slopes(rate=0.1)
+    made.train(X, Y, Place(0, 0))
+    for one, other in zip(made.groups.values(), again.groups.values(), strict=True):
+        for variable, value in zip(other, values(one), strict=True):
+            variable.assign(value)
+    found = [one.train(X, Y, Place(1, 1)) for one in (made, again)]
+    assert found[0] == found[1]
+    for one, other in zip(weights(made), weights(again), strict=True):
+        np.testing.assert_array_equal(one, other)
+    (one,), (other,) = made._places(1000, 0), made._places(1000, 1)
+    assert np.any(one != other)
+    assert one.min() >= 0
+    assert one.max() < 1
+    assert one.mean() == pytest.approx(0.5, abs=5 * np.sqrt(1 / 12000))
+
+
+@pytest.mark.parametrize(
+    "loss", ["cross_entropy", "least_squares", "hinge", "relativistic", "wasserstein"]
+)
+def test_each_loss_is_learned(loss):
+    """The discriminator alone comes to tell better, the generator alone to be taken for real."""
+    # Five updates are the discriminator's, then of a cycle of 20 all but the last the generator's.
+    given = {"warmup_discriminator": 5, "generator_steps": 20, "fidelity": 0.0}
+    made = method(loss=loss, rate=0.02, **given)
+
+    def logits():
+        outputs = [np.asarray(maps) for maps in made.model(X, training=True).values()]
+        judge = made.learners[1].model
+        return [
+            float(np.mean(judge(np.concatenate([X, *maps], -1))))
+            for maps in (list(Y.values()), outputs)
+        ]
+
+    told, start = [], logits()
+    for update in range(5):
+        told.append(made.train(X, Y, Place(update, update))[0]["discriminator"])
+    assert all(np.diff(told) < 0)
+    real, fake = logits()
+    assert real - fake > start[0] - start[1]
+    convinced = []
+    for update in range(5, 15):
+        losses, _ = made.train(X, Y, Place(update, update))
+        assert "discriminator" not in losses
+        convinced.append(losses["adversarial"])
+    assert all(np.diff(convinced) < 0)
+    assert logits()[1] > fake
+
+
+def noisy(draws, alike=False):
+    """Inputs with one channel of noise a draw."""
+    noise = np.random.default_rng(3).standard_normal((draws, *X.shape)).astype(np.float32)
+    return np.concatenate([X, *(noise[:1].repeat(draws, 0) if alike else noise)], -1)
+
+
+def with_size(outputs, targets):
+    """Absolute errors, and the mean square of all outputs."""
+    return mean_absolute_errors(outputs, targets) | {
+        "size": sum(keras.ops.mean(maps**2) for maps in outputs.values())
+    }
+
+
+def test_draws_are_averaged_before_they_are_compared():
+    """What is `beside` and the discriminator see one draw; nobody but the generator the noise."""
+    options = {"noise_channels": 1, "draws": 3, "losses": with_size}
+    weighted = {"weights": {"b": 2.0}, "beside": {"size": 0.3}}
+    made = method(nets=partial(networks, noise=1), options=options | weighted)
+    x = noisy(3)
+    draws = [
+        {k: np.asarray(v, np.float64) for k, v in made.model(one, training=False).items()}
+        for one in (x[..., [0, 1]], x[..., [0, 2]], x[..., [0, 3]])
+    ]
+    found = made.evaluate(x, Y)
+    for name in Y:
+        mean = np.mean([one[name] for one in draws], axis=0)
+        assert found[name] == pytest.approx(np.abs(mean - Y[name]).mean(), rel=1e-5)
+    size = sum((maps**2).mean() for maps in draws[0].values())
+    assert found["size"] == pytest.approx(size, rel=1e-5)
+    shown = np.concatenate([X, draws[0]["e"], draws[0]["b"]], -1)
+    logits = np.asarray(made.learners[1].model(shown), np.float64)
+    assert found["adversarial"] == pytest.approx(np.log1p(np.exp(-logits)).mean(), rel=1e-5)
+    total = found["adversarial"] + 0.5 * (found["e"] + 2 * found["b"]) + 0.3 * found["size"]
+    assert made.total(found) == pytest.approx(total, rel=1e-6)
+
+
+def test_draws_that_are_alike_are_one():
+    options = {"noise_channels": 1, "losses": with_size, "beside": {"size": 0.3}}
+    one, three = (
+        method(nets=partial(networks, noise=1), warmup_generator=1, options=options, **given)
+        for given in ({}, {"fidelity_draws": 3})
+    )
+    for update in range(2):
+        losses = [
+            made.train(noisy(count, alike=True), Y, Place(update, update))
+            for made, count in ((one, 1), (three, 3))
+        ]
+        assert losses[0][0] == pytest.approx(losses[1][0], rel=1e-5)
+        assert losses[0][1] == pytest.approx(losses[1][1], rel=1e-4)
+    for ours, others in zip(weights(one), weights(three), strict=True):
+        np.testing.assert_allclose(ours, others, rtol=1e-4, atol=1e-5)
+
+
+def test_weights_are_those_of_the_gradient():
+    """Of the warm-up, whose loss is nothing but them; fidelity is not on what is beside."""
+    options = {"losses": with_size, "weights": {"b": 0.0}, "beside": {"size": 0.5}}
+    made = method(warmup_generator=1, fidelity=2.0, options=options)
+    made.train(X, Y, Place(0, 0))
+
+    def loss(outputs, targets):
+        found = with_size(outputs, targets)
+        return {"sum": 2 * found["e"] + 0.5 * found["size"]}
+
+    other = Supervised(Learner(networks()[0], keras.optimizers.SGD(1.0)), loss)
+    other.train(X, Y, Place(0, 0))
+    expected = np.concatenate([v.ravel() for v in values(other.model.trainable_variables)])
+    np.testing.assert_allclose(weights(made)[0], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_truths_that_are_no_outputs_reach_the_losses_alone():
+    """In both kinds of training; the discriminator sees outputs and their truths."""
+    more = Y | {"q": 2 * Y["e"]}
+
+    def losses(outputs, targets):
+        return mean_absolute_errors(outputs, targets) | {
+            "half": keras.ops.mean(keras.ops.abs(outputs["e"] - targets["q"] / 2))
+        }
+
+    supervised = Supervised(Learner(networks()[0], keras.optimizers.SGD(0.1)), losses)
+    adversarial = method(options={"losses": losses})
+    for made in (supervised, adversarial):
+        for found in (made.evaluate(X, more), made.train(X, more, Place(0, 0))[0]):
+            assert found["half"] == pytest.approx(found["e"], rel=1e-6)
+            assert {"e", "b", "half"} <= set(found)
+            assert "q" not in found
+    plain = method()
+    assert plain.evaluate(X, more) == plain.evaluate(X, Y)
+
+
+def test_states_are_told_apart_by_what_is_new():
+    """And those of before go on: what they did not know is left out at its default."""
+    known = set(Settings().model_dump()) - {"loss", "gradient_penalty", "fidelity_draws"}
+    assert set(method().identity) == {"method", "losses", "settings", "draws"}
+    assert set(method().identity["settings"]) == known
+    noise = {"noise_channels": 1}
+    made = [
+        method(),
+        method(loss="hinge"),
+        method(gradient_penalty=1.0),
+        method(options={"weights": {"e": 2.0}}),
+        method(options={"beside": {"e": 2.0}}),
+        method(options=noise),
+        method(options=noise, fidelity_draws=2),
+        method(options=noise | {"draws": 3}),
+    ]
+    assert len({json.dumps(one.identity, sort_keys=True) for one in made}) == len(made)
+
+
+def test_choices_that_contradict_each_other_are_refused():
+    with pytest.raises(UserError, match="fidelity_draws: expected 1 without noise channels, found"):
+        method(fidelity_draws=2)
+    with pytest.raises(ValueError, match="beside: expected none of `weights`, found e"):
+        method(options={"weights": {"e": 1.0}, "beside": {"e": 1.0}})
+
+
 def test_parts_accumulate_to_the_whole():
     """Without batch norm, whose means see one batch only; the discriminator's, then the other's."""
     given = {"warmup_discriminator": 1, "generator_steps": 2}
@@ -228,6 +444,10 @@ def test_parts_accumulate_to_the_whole():
         ({"label_swap": 1.5}, "less than or equal to 1"),
         ({"generator_steps": 0}, "greater than or equal to 1"),
         ({"fidelity": 0, "warmup_generator": 3}, "`fidelity` above 0"),
+        ({"gradient_penalty": -1}, "greater than or equal to 0"),
+        ({"loss": "hinge", "label_swap": 0.1}, "label_swap: expected `loss: .* found hinge"),
+        ({"loss": "wasserstein", "real_labels": (0.7, 1)}, "real_labels: .* found wasserstein"),
+        ({"loss": "relativistic", "made_labels": (0, 0.3)}, "made_labels: .* found relativistic"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(given, words):
@@ -378,6 +598,19 @@ def found():
         rows += [*losses.values(), norm]
     rows += made.evaluate(X, Y).values()
     ways = [end - begin for begin, end in zip(start, weights(made), strict=True)]
+    made = method(
+        nets=partial(networks, noise=1),
+        rate=0.1,
+        loss="relativistic",
+        gradient_penalty=2.0,
+        options={"noise_channels": 1, "draws": 2, "losses": with_size, "beside": {"size": 0.3}},
+    )
+    start, x = weights(made), noisy(2)
+    for update in range(2):
+        losses, norm = made.train(x, Y, Place(update, update))
+        rows += [*losses.values(), norm]
+    rows += made.evaluate(x, Y).values()
+    ways += [end - begin for begin, end in zip(start, weights(made), strict=True)]
     return [np.array(rows).tolist(), *(way.tolist() for way in ways)]
 
 

@@ -1,9 +1,12 @@
 """Losses against NumPy's, and where they saturate."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from scipy import stats
 
+from skyweave.config.runs import Adversarial
 from skyweave.training import losses
 
 KEY = "a_log_variance"
@@ -77,6 +80,94 @@ def test_logistic_losses_are_those_of_numpy():
     shares = {name: float(share) for name, share in losses.right(on_real, on_made).items()}
     expected = {"right_on_real": (on_real > 0).mean(), "right_on_made": (on_made < 0).mean()}
     assert shares == pytest.approx(expected)
+
+
+def on_examples():
+    """Logits of real and of made examples, patches of them, and labels."""
+    rng = np.random.default_rng(0)
+    real, made = rng.standard_normal((2, 6, 2, 2, 1)).astype(np.float32)
+    return real, made, rng.random((2, 6)).astype(np.float32)
+
+
+def softplus(x):
+    return np.logaddexp(0, np.float64(x))
+
+
+def test_adversarial_losses_are_those_of_their_papers():
+    real, made, labels = on_examples()
+    told = labels.reshape(2, 6, 1, 1, 1)
+    apart, behind = real - made.mean(), made - real.mean()
+    expected = {
+        "cross_entropy": (
+            (softplus(real) - told[0] * real + softplus(made) - told[1] * made).mean() / 2,
+            softplus(-made).mean(),
+        ),
+        "least_squares": (
+            ((real - told[0]) ** 2 + (made - told[1]) ** 2).mean() / 2,
+            ((made - 1) ** 2).mean() / 2,
+        ),
+        "hinge": (
+            (np.maximum(0, 1 - real) + np.maximum(0, 1 + made)).mean(),
+            -made.mean(),
+        ),
+        "relativistic": (
+            (softplus(-apart) + softplus(behind)).mean() / 2,
+            (softplus(apart) + softplus(-behind)).mean() / 2,
+        ),
+        "wasserstein": (made.mean() - real.mean(), -made.mean()),
+    }
+    assert set(expected) == set(get_args(Adversarial.model_fields["loss"].annotation))
+    for kind, (judge, maker) in expected.items():
+        found = losses.discriminating(kind, real, made, labels)
+        assert float(found) == pytest.approx(judge, rel=1e-5), kind
+        assert float(losses.generating(kind, made, real)) == pytest.approx(maker, rel=1e-5), kind
+
+
+@pytest.mark.parametrize("kind", get_args(Adversarial.model_fields["loss"].annotation))
+def test_who_is_told_apart_is_right(kind):
+    """Logits about the border of each loss, where there is one."""
+    border = 0.5 if kind == "least_squares" else 0.0
+    real, made = (np.full((4, 1), border + way, np.float32) for way in (0.1, -0.1))
+    right = {name: float(share) for name, share in losses.answers(kind, real, made).items()}
+    assert right == {"right_on_real": 1, "right_on_made": 1}
+    wrong = losses.answers(kind, made, real)
+    assert {name: float(share) for name, share in wrong.items()} == dict.fromkeys(right, 0)
+
+
+def test_truths_that_are_no_outputs_are_not_looked_at():
+    rng = np.random.default_rng(0)
+    names = ("a", "a_log_variance", "b")
+    maps = {name: rng.standard_normal((3, 4, 4, 1)).astype(np.float32) for name in names}
+    outputs = {name: maps[name] for name in names[:2]}
+    for function in (losses.mean_squared_errors, losses.mean_absolute_errors, losses.gaussian):
+        found = function(outputs, {"a": 0 * maps["a"], "b": maps["b"]})
+        expected = function(outputs, {"a": 0 * maps["a"]})
+        assert found.keys() == expected.keys()
+        assert all(float(found[name]) == float(expected[name]) for name in expected)
+
+
+def test_functions_are_joined_under_a_name_that_tells_them():
+    maps = {"a": np.ones((1, 2, 2, 1), np.float32)}
+
+    def energy(scale):
+        return losses.named(
+            lambda outputs, targets: {"energy": scale * outputs["a"].sum()}, "energy", scale=scale
+        )
+
+    both = losses.together(losses.mean_squared_errors, energy(2))
+    assert both(maps, maps) == {"a": 0, "energy": 8}
+    assert both.__qualname__ == 'mean_squared_errors + energy({"scale": 2})'
+    names = {
+        losses.together(*parts).__qualname__
+        for parts in (
+            (losses.mean_squared_errors,),
+            (losses.mean_absolute_errors, energy(2)),
+            (losses.mean_squared_errors, energy(3)),
+        )
+    }
+    assert len(names | {both.__qualname__}) == 4
+    with pytest.raises(ValueError, match="losses: expected each once, found energy twice"):
+        losses.together(energy(1), energy(2))(maps, maps)
 
 
 def test_a_sure_discriminator_leaves_the_generator_a_gradient():
