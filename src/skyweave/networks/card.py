@@ -13,6 +13,7 @@ import numpy as np
 from skyweave import files
 from skyweave.data.normalization import Normalization
 from skyweave.errors import UserError
+from skyweave.networks.flow import MEAN
 from skyweave.networks.variance import SUFFIX
 
 WEIGHTS = "network.keras"
@@ -135,6 +136,8 @@ def _check_card(path: Path, card: Card, model: keras.Model) -> None:
     if tuple(model.input_shape) != shape:
         raise UserError(path, f"the network's input {tuple(model.input_shape)}", shape)
     outputs = {*card.outputs, *(name + SUFFIX for name in card.uncertain)}
+    if card.settings.get("method") == "flow":
+        outputs |= {name + MEAN for name in card.outputs}
     if set(model.output) != outputs:
         raise UserError(path, f"the network's outputs {sorted(model.output)}", sorted(outputs))
     for name in (*card.inputs, *card.outputs):
