@@ -278,6 +278,37 @@ def test_true_e_is_that_of_the_tapered_primordial_maps(taper_deg):
         assert b.std() < 1e-6 * e.std()
 
 
+PURE = ("e_pure", "b_pure", "e_sky", "b_sky")
+
+
+def test_pure_e_and_b_are_drawn_from_their_spectra():
+    table = toy_table(tensor=3.0)
+    maps = run(PLAIN, PURE, range(300), table=table)
+    grid, bins = patch_grid(), Bins.linear(100, 2000, 190)
+    for view in ("pure", "sky"):
+        for s in "eb":
+            modes = forward(maps[f"{s}_{view}"].astype(float), grid)
+            found = bin_power(power(modes, modes, grid), grid, bins)
+            expected = bin_power(np.interp(grid.ell, np.arange(3501), table.cl[s + s]), grid, bins)
+            error = expected * np.sqrt(2 / bins.modes(grid) / 300)
+            assert np.all(np.abs(found.mean(axis=0) - expected) < 5 * error)
+
+
+def test_e_does_not_leak_into_pure_b_through_the_taper():
+    effects = PLAIN.model_copy(update={"taper_deg": 1.5})
+    maps = run(effects, ("b_sky", "b_pure", "b_obs", "e_sky"))
+    rms = {name: float(np.std(stack)) for name, stack in maps.items()}
+    assert rms["b_sky"] == rms["b_pure"] == 0
+    assert rms["b_obs"] > 1e-2 * rms["e_sky"]
+
+
+def test_e_and_b_of_the_sky_are_what_is_observed_without_taper_and_noise():
+    maps = run(BARE, ("e_sky", "b_sky", "e_obs", "b_obs", "b_pure"), table=toy_table(tensor=3.0))
+    for s in "eb":
+        assert_allclose(maps[f"{s}_sky"], maps[f"{s}_obs"], atol=1e-5 * maps["e_obs"].std())
+    assert np.std(maps["b_sky"] - maps["b_pure"]) > 0.01 * np.std(maps["b_pure"])
+
+
 def test_share_of_null_realizations():
     some = simulator(Effects(null_fraction=0.2))
     assert stats.binomtest(sum(map(some.is_null, range(5000))), 5000, 0.2).pvalue > 0.001

@@ -70,8 +70,8 @@ class Observed:
         ell = np.maximum(self.area.ell, self.area.ell_fundamental)
         return np.interp(ell, self.ell, values)
 
-    def sky(self, q: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Maps of Q and of U (n, y, x) of the area, and modes of the CMB's Wiener-filtered E.
+    def sky(self, q: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Maps of Q and of U (n, y, x) of the area, and modes of the CMB's Wiener-filtered E and B.
 
         The taper is divided out; where nothing is left of the sky, and around the patch, Q and U
         are what the Wiener filter expects there. The beam is undone as far as noise allows.
@@ -83,17 +83,17 @@ class Observed:
         ee, bb = self._power
         expected = Wiener(area, ee, bb, beam, self.on_area(self.noise), seen)
         maps = np.empty((2, len(q), *seen.shape))
-        filtered = np.empty((len(q), *area.ell.shape), complex)
+        filtered = np.empty((2, len(q), *area.ell.shape), complex)
         for index, one in enumerate(zip(q, u, strict=True)):
             data = np.stack([np.pad(np.asarray(map_, float), margin) for map_ in one]) / taper
             e, b = expected(*data)
-            filtered[index] = e * self._of_cmb
+            filtered[:, index] = e * self._of_cmb[0], b * self._of_cmb[1]
             unseen = inverse(np.stack(rotate_to_qu(e * beam, b * beam, area)), area)
             filled = np.where(seen, data, unseen)
             if self._has_beam:
                 filled = inverse(forward(filled, area) * self._sharper, area)
             maps[:, index] = filled
-        return maps[0], maps[1], filtered
+        return *maps, *filtered
 
     def modes(self, q: np.ndarray, u: np.ndarray) -> dict[str, np.ndarray]:
         """Modes of "e" and "b" of maps of `sky`, the beam undone as far as it leaves anything."""
@@ -117,10 +117,13 @@ class Observed:
         return self.on_area(ee), self.on_area(bb)
 
     @cached_property
-    def _of_cmb(self) -> np.ndarray:
-        """Share of the CMB in the E of the sky, on the area's modes: the rest is foregrounds."""
-        cl, power = self.on_area(self.cl["lensed_ee"]), self._power[0]
-        return np.divide(cl, power, out=np.zeros_like(cl), where=power > 0)
+    def _of_cmb(self) -> list[np.ndarray]:
+        """Shares of the CMB in the sky's E and B, on the area's modes: the rest is foregrounds."""
+        own = [self.on_area(self.cl[f"lensed_{name}"]) for name in ("ee", "bb")]
+        return [
+            np.divide(cl, power, out=np.zeros_like(cl), where=power > 0)
+            for cl, power in zip(own, self._power, strict=True)
+        ]
 
     @property
     def lensed(self) -> bool:

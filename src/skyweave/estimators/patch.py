@@ -25,9 +25,10 @@ SPECTRA = {"kappa": "kk", "tau": "tautau", "alpha": "alphaalpha"}
 class PatchEstimator:
     """Estimates of the fields of tapered patches of Q and U, each tapered as they are.
 
-    `e_wiener`: Wiener-filtered E; `kappa_quadratic`, `tau_quadratic`, `alpha_quadratic`: quadratic
-    estimates of EE and EB, Wiener-filtered, that of tau hardened against lensing; `e_iterative`,
-    `kappa_iterative`, `tau_iterative`, `alpha_iterative`: those of `delensing`, and
+    `e_wiener`: Wiener-filtered E, of the tapered Q and U that it makes; `b_wiener`: Wiener-filtered
+    B itself, into which no E leaks; `kappa_quadratic`, `tau_quadratic`, `alpha_quadratic`:
+    quadratic estimates of EE and EB, Wiener-filtered, that of tau hardened against lensing;
+    `e_iterative`, `kappa_iterative`, `tau_iterative`, `alpha_iterative`: those of `delensing`, and
     `b_iterative` the B that it leaves. µK, and radians for alpha.
     """
 
@@ -39,7 +40,7 @@ class PatchEstimator:
     def fit(cls, observed: Observed, maps: Mapping[str, np.ndarray], settings: Estimates) -> Self:
         """Calibrate on patches (n, y, x) of `q` and `u` with the truth of `e_prim` and, as far as
         they act, of kappa, tau and alpha."""
-        q, u, _ = observed.sky(maps["q"], maps["u"])
+        q, u, _, _ = observed.sky(maps["q"], maps["u"])
 
         def seen(modes: np.ndarray) -> np.ndarray:
             return forward(observed.patch(modes), observed.grid)
@@ -63,7 +64,7 @@ class PatchEstimator:
         """Names of the estimates."""
         found = self.delensing.fields
         quadratic = tuple(f"{name}_quadratic" for name in found)
-        return ("e_wiener", *quadratic, *self.steps, "e_iterative", "b_iterative")
+        return ("e_wiener", "b_wiener", *quadratic, *self.steps, "e_iterative", "b_iterative")
 
     @property
     def steps(self) -> tuple[str, ...]:
@@ -88,8 +89,9 @@ class PatchEstimator:
 
     def _estimates(self, q: np.ndarray, u: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
         observed = self.observed
-        q, u, e = observed.sky(q, u)
+        q, u, e, b = observed.sky(q, u)
         yield "e_wiener", observed.tapered_e(e)
+        yield "b_wiener", observed.patch(b)
         modes = observed.modes(q, u)
         for name, estimator in self.quadratic.items():
             spectrum = observed.on_area(observed.cl[SPECTRA[name]])

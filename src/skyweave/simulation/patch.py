@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from skyweave import config
-from skyweave.flat.fourier import coarsen
+from skyweave.flat.fourier import coarsen, coarsen_modes, forward, inverse
 from skyweave.flat.grid import PatchGrid
-from skyweave.flat.polarization import qu_to_eb
+from skyweave.flat.polarization import qu_to_eb, rotate_to_eb
 from skyweave.flat.spline import Displacer
 from skyweave.flat.taper import cosine_taper
 from skyweave.seeds import generator, key
@@ -27,6 +27,12 @@ from skyweave.simulation.flat_sky import FlatSky
 from skyweave.simulation.instrument import Area, Instrument
 from skyweave.simulation.normals import Normals
 from skyweave.simulation.spectra import UNLENSED, SpectraTable
+
+#: The Q and U that fields of `config.PURE` are made of, by what ends their names.
+_PURE_OF = {"pure": "prim", "sky": "sky"}
+
+#: B that is less than this share of E is what rounding leaves: the sky has none.
+_ROUNDING = 1e-9
 
 #: Sets of modes' amplitudes that are kept, where realizations differ in cosmology.
 _KEPT = 16
@@ -79,7 +85,8 @@ class Simulator:
         """The fields of each of `realizations`, in their order, (y, x) float32.
 
         T, Q, U, E and B are in µK, kappa and tau without unit, alpha in radians (`unit`). E of the
-        primordial sky is that of the tapered primordial Q and U, as in the published set.
+        primordial sky, `e_prim`, is that of the tapered primordial Q and U, as in the published
+        set; `e_pure`, `b_pure`, `e_sky` and `b_sky` are E and B of the whole area, tapered as maps.
         """
         for realization, maps in self._maps([int(number) for number in realizations]):
             patch = self._observe(realization, maps)
@@ -177,15 +184,34 @@ class Simulator:
             for name, map_ in maps.items()
             if not name.endswith("_sky")
         }
+        patch |= self._pure(maps)
         sky = {name[0]: map_ for name, map_ in maps.items() if name.endswith("_sky")}
         random = partial(Normals, self._patch_key, realization)
         patch |= self._instrument.observe(sky, random, self._observed)
         patch = {name: map_ * self._taper for name, map_ in patch.items()}
-        for name in {field[2:] for field in self.fields if field[:2] in ("e_", "b_")}:
+        for name in {field[2:] for field in _of_tapered(self.fields)}:
             patch[f"e_{name}"], patch[f"b_{name}"] = qu_to_eb(
                 patch[f"q_{name}"], patch[f"u_{name}"], self._grid
             )
         return patch
+
+    def _pure(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Those of `config.PURE` that are wanted, (y, x) float64, before the taper."""
+        area, found = self._area, {}
+        for view, source in _PURE_OF.items():
+            wanted = [s for s in "eb" if f"{s}_{view}" in self.fields]
+            if not wanted:
+                continue
+            q, u = (forward(maps[f"{s}_{source}"], area.fine) for s in "qu")
+            turned = dict(zip("eb", rotate_to_eb(q, u, area.fine), strict=True))
+            if np.abs(turned["b"]).max() < _ROUNDING * np.abs(turned["e"]).max():
+                turned["b"] = np.zeros_like(turned["b"])
+            for s in wanted:
+                seen = turned[s]
+                if area.fine != area.coarse:
+                    seen = coarsen_modes(seen, area.coarse)
+                found[f"{s}_{view}"] = area.cut(inverse(seen, area.coarse))
+        return found
 
 
 def simulate(
@@ -223,15 +249,22 @@ def simulate(
     return maps
 
 
+def _of_tapered(fields: Collection[str]) -> list[str]:
+    """Those fields that are E or B of tapered Q and U."""
+    return [field for field in fields if field[:2] in ("e_", "b_") and field not in config.PURE]
+
+
 def _with_qu(fields: Collection[str]) -> set[str]:
     """The fields, with the Q and U that an E or B among them is made of."""
-    made = {f"{s}_{field[2:]}" for field in fields if field[:2] in ("e_", "b_") for s in "qu"}
-    return made | set(fields)
+    views = {field[2:] for field in _of_tapered(fields)}
+    views |= {_PURE_OF[field[2:]] for field in fields if field in config.PURE}
+    return {f"{s}_{view}" for view in views for s in "qu"} | set(fields)
 
 
 def _needed(fields: Collection[str], channels: Mapping[str, config.Channel]) -> tuple[str, ...]:
     """What `fields` need of the sky: maps of `FlatSky.maps` and `simulate_sky`."""
     wanted = _with_qu(fields)
     every = [f"{s}_prim" for s in "tqu"] + ["kappa", "tau", "alpha"]
-    seen = [f"{s}_sky" for s in "tqu" if any(f"{s}_{name}" in wanted for name in channels)]
+    views = (*channels, "sky")
+    seen = [f"{s}_sky" for s in "tqu" if any(f"{s}_{name}" in wanted for name in views)]
     return (*(name for name in every if name in wanted), *seen)
