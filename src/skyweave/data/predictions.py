@@ -2,7 +2,8 @@
 
 Groups of maps (n, y, x) float32, a dataset a field with its `unit`: `input`, `truth`, `prediction`,
 `sigma` (the standard deviation of each pixel, where the network predicts one), and
-`estimates/{method}`. Attributes `size_deg` and `taper_deg`, and `realizations` (n,).
+`estimates/{method}`; where the network draws from the posterior, `samples` (samples, n, y, x), of
+which the `prediction` is the mean. Attributes `size_deg` and `taper_deg`, and `realizations` (n,).
 """
 
 from collections.abc import Mapping
@@ -73,6 +74,11 @@ class Predictions:
         return tuple(self._names["truth"])
 
     @property
+    def realizations(self) -> np.ndarray:
+        """Numbers (n,) of the patches in their dataset."""
+        return self._read("realizations")
+
+    @property
     def grid(self) -> PatchGrid:
         """Geometry of the maps."""
         return PatchGrid(self._attributes["size_deg"], self._shape[-1])
@@ -99,6 +105,10 @@ class Predictions:
     def sigma(self, field: str) -> np.ndarray | None:
         """The network's standard deviation of each pixel, (n, y, x), where it predicts one."""
         return self._read(f"sigma/{field}") if field in self._names.get("sigma", {}) else None
+
+    def samples(self, field: str) -> np.ndarray | None:
+        """The network's samples of the posterior, (samples, n, y, x), where it draws them."""
+        return self._read(f"samples/{field}") if field in self._names.get("samples", {}) else None
 
     def matching(self, path: str | Path) -> "Predictions":
         """Another part's file; `UserError` unless the same was made of the same kind of maps."""
