@@ -11,6 +11,7 @@ import pytest
 from scipy import ndimage
 
 from skyweave.report.figures import (
+    draw_decomposition,
     draw_foregrounds,
     draw_full_sky,
     draw_reconstruction,
@@ -24,6 +25,7 @@ from skyweave.statistics.verdicts import verdict, write_verdicts
 ELL = np.array([108, 216, 360, 540, 800, 1200, 1800, 2700], float)
 TARGETS = {"tau": 0.35, "e_prim": 0.99, "kappa": 0.92}
 UNITS = {"tau": "", "kappa": "", "e_prim": "uK_CMB", "q_obs": "uK_CMB", "u_obs": "uK_CMB"}
+UNITS |= {"e_sky": "uK_CMB", "b_sky": "uK_CMB"}
 SCALE = {"tau": 0.0025, "kappa": 0.044, "e_prim": 3.9, "q_obs": 2.8, "u_obs": 2.8}
 
 
@@ -402,6 +404,108 @@ def _overlap_sweep(picked: int) -> pd.DataFrame:
     return sweep.assign(picked=(sweep["epoch"] == picked).astype(int))
 
 
+#: Fields of a decomposition: power ratio and correlation of the adversarial run, and of the plain.
+DECOMPOSED = {"e_sky": (1.02, 0.8, 0.75, 0.88), "kappa": (1.2, 0.94, 1.0, 0.96)}
+
+
+def write_decomposition(
+    folder: Path, pixels: int = 32, samples: int = 4, leaks: bool = True
+) -> Path:
+    """An adversarial run beside one called plain, with samples and a test on skies without B."""
+    rng = np.random.default_rng(6)
+    folder.mkdir(parents=True, exist_ok=True)
+    scale = {"e_sky": 4.0, "kappa": 0.044, "b_sky": 0.4}
+    with h5py.File(folder / "predictions.h5", "w") as file:
+        file.attrs["size_deg"], file.attrs["taper_deg"] = 5.0, 1.5
+        file["realizations"] = [3, 11, 40]
+        for field in ("q_obs", "u_obs"):
+            _field(file, f"input/{field}", SCALE[field] * random_maps(rng, 3, pixels))
+        for field, level in scale.items():
+            truth, other = (level * random_maps(rng, 3, pixels) for _ in range(2))
+            truth[0] = 0
+            _field(file, f"truth/{field}", truth)
+            _field(file, f"prediction/{field}", 0.8 * truth + 0.5 * other)
+            if samples:
+                each = [truth + level * random_maps(rng, 3, pixels) for _ in range(samples)]
+                _field(file, f"samples/{field}", np.stack(each))
+            if field == "kappa":
+                _field(file, f"estimates/quadratic/{field}", 0.5 * truth + 0.4 * other)
+    write_table(folder / "metrics.csv", _fidelity_metrics(bool(samples), leaks))
+    if samples:
+        curves = _calibration(dict.fromkeys(["e_sky", "kappa"], 1.0)).assign(method="samples")
+        write_table(folder / "calibration.csv", curves[curves["posterior"] == "prediction"])
+    history = _adversarial_history()
+    for number, field in enumerate(scale, start=1):
+        curve = (1 + np.exp(-history["epoch"] / 8)) / number
+        history[f"loss_{field}"] = curve
+        history[f"val_loss_{field}"] = curve + 0.001 * history["epoch"] ** 1.5
+    write_table(folder / "history.csv", history)
+    write_table(folder / "sweep.csv", _sweep(history, picked=9))
+    verdicts = [
+        verdict("e_sky: power over the truth's, off by", 0.02, 0.05, "<="),
+        verdict("e_sky: largest loss of r_ell", 0.08, 0.01, "<=", note="± 0.003 at ell 800"),
+    ]
+    write_verdicts(folder / "verdicts.json", verdicts)
+    card = {"network": "astroencoder", "parameters": 345678, "inputs": ["q_obs", "u_obs"]}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def _fidelity_metrics(samples: bool, leaks: bool) -> pd.DataFrame:
+    rows = []
+
+    def add(field: str, method: str, statistic: str, value: object, error: object) -> None:
+        both = np.broadcast_arrays(ELL, value, error)
+        rows.extend((field, method, statistic, *point) for point in zip(*both, strict=True))
+
+    for field, (power, r, plain_power, plain_r) in DECOMPOSED.items():
+        levels = {"network": (power, r), "plain": (plain_power, plain_r)}
+        levels |= {"quadratic": (3.0, 0.5)} if field == "kappa" else {"wiener": (0.7, 0.85)}
+        levels |= {"samples": (1.01, r**2)} if samples else {}
+        for method, (ratio, level) in levels.items():
+            add(field, method, "power_ratio", ratio * (1 + 0.1 * np.sin(ELL)), 0.02)
+            add(field, method, "correlation", level * np.exp(-((ELL / 4000) ** 2)), 0.01)
+            for statistic, value, error in (
+                ("mean_power_ratio", ratio, 0.02),
+                ("mean_correlation", level, 0.01),
+                ("pixel_correlation", level, 0.005),
+            ):
+                rows.append((field, method, statistic, np.nan, value, error))
+        for statistic, value, error in (
+            ("power_ratio", power - plain_power, 0.01),
+            ("correlation", r - plain_r, 0.003),
+        ):
+            add(field, "plain", f"{statistic}_difference", value, error)
+            row = (field, "plain", f"mean_{statistic}_difference", np.nan, value, error)
+            rows.append(row)
+        if samples:
+            add(field, "samples", "coverage_68", 0.68 + 0.02 * np.sin(ELL), 0.01)
+            add(field, "samples", "coverage_95", 0.95 + 0.01 * np.sin(ELL), 0.005)
+    cl = 1e-6 / (1 + (ELL / 500) ** 3)
+    if leaks:
+        add("b_sky", "network", "power_truth", cl, 0.05 * cl)
+        add("b_sky", "network", "power_prediction", 0.9 * cl, 0.05 * cl)
+        for method, level in (("network", 0.05), ("analytic_eb", 2.0)):
+            add("b_sky", method, "power_null", level * cl, 0.01 * level * cl)
+    columns = ["field", "method", "statistic", "ell", "value", "error"]
+    return pd.DataFrame(rows, columns=columns).assign(run="repaired", split="test", n=30)
+
+
+def write_scan(folder: Path) -> Path:
+    """A scan's table: settings and scores, more runs than a figure's table shows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {
+            "run": f"lambda_{n}",
+            "adversarial.fidelity": 10.0 * n,
+            "e_sky correlation": 0.9 - 0.01 * n,
+        }
+        for n in range(1, 16)
+    ]
+    write_table(folder / "table.csv", pd.DataFrame(rows))
+    return folder
+
+
 def write_full_sky(
     folder: Path, polarized: bool = True, realizations: int = 2, nside: int = 32
 ) -> Path:
@@ -480,6 +584,7 @@ _DRAWN: dict[str, Path] = {}
 
 _KINDS = {
     "run": (write_run, draw_reconstruction),
+    "decomposition": (write_decomposition, draw_decomposition),
     "foregrounds": (write_foregrounds, draw_foregrounds),
     "full_sky": (write_full_sky, draw_made_sky),
     "sky": (write_sky, draw_sky),
@@ -522,6 +627,21 @@ SETTINGS = {
             "targets": ["tau", "e_prim", "kappa"],
             "network": {"name": "resunet_cmb", "width": 0.25},
             "training": {"epochs": 20, "batch": 32},
+        },
+        "plain": {
+            "task": "decomposition",
+            "dataset": "cmb",
+            "method": "plain",
+        },
+        "repaired": {
+            "task": "decomposition",
+            "dataset": "cmb",
+            "method": "adversarial",
+            "inputs": ["q_obs", "u_obs"],
+            "targets": ["e_sky", "kappa", "b_sky"],
+            "network": {"name": "astroencoder"},
+            "training": {"epochs": 40, "batch": 16},
+            "beside": ["plain"],
         },
         "forse": {
             "task": "foregrounds",

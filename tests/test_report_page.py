@@ -28,6 +28,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return {
         "study": inputs.SETTINGS,
         "runs": [("resunet", drawn["run"])],
+        "decomposition": [("repaired", drawn["decomposition"])],
+        "scans": [("lambda", inputs.write_scan(tmp_path_factory.mktemp("scan")))],
         "sky": [("dust", drawn["sky"])],
         "cmb": [("cmb", drawn["cmb"])],
         "foregrounds": [("forse", drawn["foregrounds"])],
@@ -47,7 +49,7 @@ def page(study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
 def own(study: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A copy of the study whose files a test may change."""
     copy = dict(study)
-    for kind in ("runs", "sky", "cmb", "foregrounds", "full_sky"):
+    for kind in ("runs", "sky", "cmb", "foregrounds", "full_sky", "decomposition", "scans"):
         copy[kind] = [(name, tmp_path / kind / name) for name, _ in study[kind]]
         for (_, old), (_, new) in zip(study[kind], copy[kind], strict=True):
             shutil.copytree(old, new)
@@ -112,7 +114,7 @@ def test_each_figure_has_title_caption_alternative_text_and_table(
 ) -> None:
     html = page.read_text(encoding="utf-8")
     figures = re.findall(r"<figure .*?</figure>", html, re.DOTALL)
-    assert len(figures) == 7 + 8 + 6 + 5 + 1
+    assert len(figures) == 7 + 5 + 8 + 6 + 5 + 1
     for figure in figures:
         inside = Elements(figure)
         assert inside.texts("h4")[0]
@@ -135,11 +137,11 @@ def test_verdicts_are_all_there_and_failures_say_so(elements: Elements, page: Pa
     html = page.read_text(encoding="utf-8")
     rows = re.findall(r'<tr role="row" class="verdict">.*?</tr>', html, re.DOTALL)
     words = [re.search(r">(PASS|FAIL)<", row)[1] for row in rows]  # type: ignore[index]
-    assert words == ["FAIL"] * 3 + ["PASS"] * 4
+    assert words == ["FAIL"] * 4 + ["PASS"] * 5
     assert "tau: pixel correlation" in rows[0]
     assert "0.11" in rows[0]
     assert "&gt; 0.3" in rows[0]
-    assert "3 of 7 checks fail." in elements.texts("strong")
+    assert "4 of 9 checks fail." in elements.texts("strong")
     # A value that could not be computed is a failure that shows no number.
     assert "value is nan" in rows[1]
     assert "–" in rows[1]
@@ -150,6 +152,7 @@ def test_a_run_and_its_sky_are_told_apart_in_the_checks(page: Path) -> None:
     links = set(re.findall(r'data-label="Of"><a href="#([^"]+)">([^<]+)</a>', html))
     assert links == {
         ("run-resunet", "Run resunet"),
+        ("decomposition-repaired", "Run repaired"),
         ("foregrounds-forse", "Run forse"),
         ("full_sky-forse", "Sky of forse"),
         ("sky-dust", "Dataset dust"),
@@ -180,6 +183,36 @@ def test_what_ran_is_told(elements: Elements) -> None:
     assert "parameters: 5292367" in settings
 
 
+def test_a_decomposition_tells_what_was_bought_and_its_scores(elements: Elements) -> None:
+    words = " ".join(elements.texts("p"))
+    assert "Lensed E, mean over the bands" in words
+    assert "0.230 nearer to the truth's, at the cost of 0.0800 ± 0.0030 of r" in words
+    cells = elements.texts("td")
+    assert "1.0200 ± 0.0200" in cells, "power of the run"
+    assert {"network", "samples", "run plain", "Wiener filter"} <= set(cells)
+    assert "345 678" in cells
+
+
+def test_a_scan_is_one_table_of_all_runs(page: Path, elements: Elements) -> None:
+    html = page.read_text(encoding="utf-8")
+    part = html[html.index('<section id="scan-lambda"') :]
+    rows = re.findall("<tr>.*?</tr>", part[: part.index("</section>")])
+    assert len(rows) == 1 + 15
+    assert Elements(rows[-1]).texts("td") == ["lambda_15", "150", "0.75"]
+    assert "Scans over settings" in elements.texts("h2")
+    assert any(a.get("download") == "scan-lambda-table.csv" for a in elements.all("a"))
+
+
+def test_without_decompositions_and_scans_there_is_no_section(
+    study: dict[str, Any], tmp_path: Path
+) -> None:
+    build_report(tmp_path / "index.html", **{**study, "decomposition": [], "scans": []})
+    html = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "Scans over settings" not in html
+    assert "<h2>Decomposition</h2>" not in html
+    assert "Power and correlation together" not in html
+
+
 def test_headings_are_in_order_and_anchors_exist(elements: Elements) -> None:
     levels = [int(tag[1]) for tag, _ in elements.found if re.fullmatch("h[1-6]", tag)]
     assert levels[0] == 1
@@ -197,12 +230,12 @@ def test_same_inputs_give_the_same_page(page: Path, study: dict[str, Any], tmp_p
 
 
 def test_a_study_that_passes_says_so(own: dict[str, Any], tmp_path: Path) -> None:
-    for kind in ("runs", "foregrounds"):
+    for kind in ("runs", "decomposition", "foregrounds"):
         path = own[kind][0][1] / "verdicts.json"
         write_verdicts(path, [{**entry, "passed": True} for entry in read_verdicts(path)])
     build_report(tmp_path / "index.html", **own)
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "All 7 checks pass." in html
+    assert "All 9 checks pass." in html
     assert "FAIL" not in html
 
 
@@ -224,6 +257,11 @@ def test_only_simulations_make_a_page(study: dict[str, Any], tmp_path: Path) -> 
         ("runs", "history.csv"),
         ("runs", "figures/figures.json"),
         ("runs", "figures/transfer.svg"),
+        ("decomposition", "verdicts.json"),
+        ("decomposition", "metrics.csv"),
+        ("decomposition", "card.json"),
+        ("decomposition", "figures/fidelity.svg"),
+        ("scans", "table.csv"),
         ("foregrounds", "verdicts.json"),
         ("foregrounds", "scores.csv"),
         ("foregrounds", "card.json"),

@@ -1,6 +1,7 @@
 """The figures of a study: one function a kind of folder."""
 
 from skyweave.report.cmb import draw_spectra
+from skyweave.report.decomposition import draw_decomposition
 from skyweave.report.foregrounds import draw_foregrounds
 from skyweave.report.full_sky import draw_full_sky
 from skyweave.report.generalization import draw_generalization
@@ -9,6 +10,7 @@ from skyweave.report.sky import draw_sky
 from skyweave.report.training_cost import draw_training_cost
 
 __all__ = [
+    "draw_decomposition",
     "draw_foregrounds",
     "draw_full_sky",
     "draw_generalization",

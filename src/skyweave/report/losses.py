@@ -141,6 +141,80 @@ def adversarial_loss(
     return history.merge(values.add_prefix(f"{statistic}_"), on="epoch", how="left")
 
 
+#: Losses that are not of an output: the generator's against the discriminator, and its own.
+_JUDGED = ("adversarial", "discriminator", "gradient_penalty", "right_on_real", "right_on_made")
+
+
+def networks(history: pd.DataFrame, kept: int, path: Path) -> pd.DataFrame:
+    """Draw training against validation: all losses that there are; returns the history.
+
+    The total, those of the outputs, and either those of generator and discriminator against each
+    other with the shares of right answers, or the learning rate. A ring marks the total of the
+    epoch `kept` on the validation set, a dotted line the epoch in each panel.
+    """
+    names = [str(name).removeprefix("loss_") for name in history if str(name).startswith("loss_")]
+    own = [name for name in names if name not in _JUDGED]
+    against = "discriminator" in names
+    kinds = ["total", *(["own"] if own else []), *(["against", "answers"] if against else [])]
+    kinds += ["rate"] if not against and "learning_rate" in history else []
+    height, width = (2, 2) if len(kinds) == 4 else (1, len(kinds))
+    words = f"kept (epoch {kept})"
+    with canvas(path, height, width, size=(4.4 * width, 3.6 * height)) as (_, axes):
+        for ax, kind in zip(axes.ravel(), kinds, strict=True):
+            if kind == "total":
+                _pairs(ax, history, {"all": ""})
+                least = history.loc[history["epoch"] == kept, "val_loss"]
+                ring: dict[str, Any] = {"mfc": "none", "mec": RED, "mew": 1.6, "label": words}
+                ax.plot([kept] * len(least), least, "o", ms=10, **ring)
+                ax.set_ylabel("total loss of the generator" if against else "total loss")
+            elif kind == "own":
+                _pairs(ax, history, {field_label(name): f"_{name}" for name in own})
+                ax.set_ylabel("loss by output")
+            elif kind == "against":
+                pair = {"generator": "_adversarial", "discriminator": "_discriminator"}
+                _pairs(ax, history, pair)
+                ax.set_ylabel("loss against each other")
+            elif kind == "answers":
+                _pairs(ax, history, {"on truth": "_right_on_real", "on made": "_right_on_made"})
+                ax.axhline(0.5, color=GREY, lw=0.9, ls="-.", label="cannot tell")
+                ax.set_ylim(-0.03, 1.03)
+                ax.set_ylabel("share of right answers")
+            else:
+                ax.step(history["epoch"], history["learning_rate"], where="mid", color=BLACK)
+                ax.set_ylabel("learning rate")
+            if kind != "answers" and _positive(ax):
+                ax.set_yscale("log")
+                plain_log(ax.yaxis)
+            label = None if kind == "total" else words
+            ax.axvline(kept, color=RED, ls=":", lw=1.2, zorder=1, label=label)
+            ax.set_xlabel("epoch")
+            ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+            ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
+    return history
+
+
+def _positive(ax: Axes) -> bool:
+    """Whether anything is drawn, and all of it is above zero where it is known."""
+    values = np.concatenate([np.asarray(line.get_ydata(), float) for line in ax.lines])
+    known = values[np.isfinite(values)]
+    return bool(known.size and (known > 0).all())
+
+
+def _pairs(ax: Axes, history: pd.DataFrame, names: Mapping[str, str]) -> None:
+    """A colour a loss: full on the training set, dashed on the validation set."""
+    marker = "o" if len(history) < 30 else ""
+    for number, (label, ending) in enumerate(names.items()):
+        colour = _LINES[number % len(_LINES)][0]
+        parts = (("loss", "-", "training"), ("val_loss", "--", "validation"))
+        for prefix, line, part in parts:
+            column = prefix + ending
+            if column in history and history[column].notna().any():
+                face = colour if line == "-" else "white"
+                style: dict[str, Any] = {"color": colour, "ls": line, "marker": marker, "mfc": face}
+                words = part if label == "all" else f"{label}, {part}"
+                ax.plot(history["epoch"], history[column], label=words, **style)
+
+
 def _two_lines(ax: Axes, history: pd.DataFrame, names: Mapping[str, str]) -> None:
     """Two losses of the history: full on the training set, dashed on the validation set."""
     marker = "o" if len(history) < 30 else ""

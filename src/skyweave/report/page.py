@@ -1,5 +1,6 @@
 """The report: one HTML page that holds its figures and tables and asks the network for nothing."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -12,8 +13,10 @@ from markupsafe import Markup, escape
 from skyweave.errors import UserError
 from skyweave.files import write_text
 from skyweave.report import embed, read
+from skyweave.report.decomposition_words import bought_words
 from skyweave.report.generalization import elsewhere, is_tested
-from skyweave.report.summary import dataset_row, run_row, scores, small_scales
+from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
+from skyweave.report.summary import dataset_row, fidelity_scores, run_row, scores, small_scales
 from skyweave.statistics.verdicts import read_verdicts
 
 Named = Sequence[tuple[str, str | Path]]
@@ -31,25 +34,30 @@ def build_report(
     full_sky: Named = (),
     imported: Named = (),
     training_cost: Named = (),
+    decomposition: Named = (),
+    scans: Named = (),
 ) -> None:
     """Write the report of a study to `out_path`, atomically; the same inputs give the same bytes.
 
     `study` holds the settings (`seed`, `datasets`, `runs`) as plain values. `runs`, `sky` and `cmb`
-    name reconstruction runs, sky datasets and CMB datasets, `foregrounds` foreground runs,
-    `full_sky` skies that they made, `training_cost` datasets whose runs are compared by it and
-    `imported` datasets of others' maps, with the folders that hold their tables, verdicts.json and
-    ``figures/figures.json``; verdicts of a CMB dataset and of a run's ``generalization`` may be
-    absent, imported maps have no figures and no verdicts, and costs no verdicts.
+    name reconstruction runs, sky datasets and CMB datasets, `decomposition` decomposition runs,
+    `foregrounds` foreground runs, `full_sky` skies that they made, `training_cost` datasets whose
+    runs are compared by it and `imported` datasets of others' maps, with the folders that hold
+    their tables, verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset and of a
+    run's ``generalization`` may be absent, imported maps have no figures and no verdicts, and costs
+    no verdicts. `scans` name the folders of their table.csv, a row a run.
     Raises `UserError` for a missing or broken file.
     """
     if not isinstance(study.get("datasets"), Mapping):
         raise UserError("study", "settings with `datasets`", ", ".join(study) or "none")
-    given = {"run": runs, "training_cost": training_cost, "foregrounds": foregrounds}
-    given |= {"full_sky": full_sky, "sky": sky, "cmb": cmb}
+    given = {"run": runs, "decomposition": decomposition, "training_cost": training_cost}
+    given |= {"foregrounds": foregrounds, "full_sky": full_sky, "sky": sky, "cmb": cmb}
     folders = {
         kind: [(name, Path(folder)) for name, folder in named] for kind, named in given.items()
     }
-    trained = [(kind, *one) for kind in ("run", "foregrounds") for one in folders[kind]]
+    trained = [
+        (kind, *one) for kind in ("run", "decomposition", "foregrounds") for one in folders[kind]
+    ]
     context = {
         "study": study,
         "versions": versions,
@@ -64,11 +72,17 @@ def build_report(
         ]
         + [dataset_row("imported", name, Path(folder), study) for name, folder in imported],
         "scores": [row for name, folder in folders["run"] for row in scores(name, folder)],
+        "fidelity": [
+            row
+            for name, folder in folders["decomposition"]
+            for row in fidelity_scores(name, folder)
+        ],
         "elsewhere": elsewhere(folders["run"], study),
         "small_scales": [
             row for name, folder in folders["foregrounds"] for row in small_scales(name, folder)
         ],
-        "sections": [_section(kind, folders[kind], study) for kind in _TITLES if folders[kind]],
+        "sections": [_section(kind, folders[kind], study) for kind in _TITLES if folders[kind]]
+        + ([_scans(scans)] if scans else []),
         "settings": _yaml(study),
         "cards": [
             (name, _yaml(read.document(folder / "card.json"))) for _, name, folder in trained
@@ -87,6 +101,7 @@ def build_report(
 
 _TITLES = {
     "run": ("Reconstruction", "Run"),
+    "decomposition": ("Decomposition", "Run"),
     "training_cost": ("What training buys", "Runs on"),
     "foregrounds": ("Foregrounds", "Run"),
     "full_sky": ("Full sky", "Sky of"),
@@ -104,9 +119,35 @@ def _section(
         shown = embed.figures(folder / "figures", f"{kind}-{name}")
         if kind == "run" and is_tested(name, study):
             shown += embed.figures(folder / "generalization" / "figures", f"{kind}-{name}")
-        parts.append({"name": name, "anchor": f"{kind}-{name}", "figures": shown})
+        words = _bought(name, folder, study) if kind == "decomposition" else []
+        part = {"name": name, "anchor": f"{kind}-{name}", "figures": shown, "words": words}
+        parts.append(part | {"table": None})
     title, noun = _TITLES[kind]
     return {"title": title, "noun": noun, "anchor": kind, "parts": parts}
+
+
+def _bought(name: str, folder: Path, study: Mapping[str, Any]) -> list[str]:
+    """What a run has of power and correlation beside each plain run that is shown with it."""
+    runs = study.get("runs", {})
+    beside = runs.get(name, {}).get("beside", ())
+    plain = [other for other in beside if runs.get(other, {}).get("method") == "plain"]
+    if not plain:
+        return []
+    metrics = of_test_split(read.table(folder / "metrics.csv", METRIC_COLUMNS))
+    return [words for other in plain for words in bought_words(metrics, other)]
+
+
+def _scans(named: Named) -> dict[str, Any]:
+    """The section of scans over settings: a table a scan, a row a run."""
+    parts = []
+    for name, folder in named:
+        path, anchor = Path(folder) / "table.csv", f"scan-{name}"
+        rows = read.table(path).itertuples(index=False)
+        table = dataclasses.replace(
+            embed.table(path, anchor), rows=[[embed.number(value) for value in row] for row in rows]
+        )
+        parts.append({"name": name, "anchor": anchor, "figures": [], "words": [], "table": table})
+    return {"title": "Scans over settings", "noun": "Scan", "anchor": "scans", "parts": parts}
 
 
 def _checks(folders: Mapping[str, Sequence[tuple[str, Path]]]) -> list[dict[str, Any]]:

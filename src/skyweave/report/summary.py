@@ -9,13 +9,14 @@ from skyweave.report import read
 from skyweave.report.embed import number
 from skyweave.report.foregrounds import SCORE_COLUMNS
 from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
-from skyweave.report.style import plain_field
+from skyweave.report.style import METHODS, plain_field
+from skyweave.statistics.fidelity import SAMPLES
 
 _SCREENS = ("reionization", "lensing")
 
 
 def run_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]:
-    """Dataset, fields, network and training of a run of a kind (``run``, ``foregrounds``)."""
+    """Dataset, fields, network and training of a run of a kind (a section's name)."""
     settings = study.get("runs", {}).get(name, {})
     card = read.document(folder / "card.json")
     history = read.table(folder / "history.csv", ("epoch",))
@@ -110,6 +111,42 @@ def _linear(by_method: Mapping[Any, Mapping[Any, Any]]) -> str:
     if len(there) < 2:
         return _with_error(by_method[there[0]] if there else None)
     return ", ".join(f"{_with_error(by_method[method])} ({names[method]})" for method in there)
+
+
+_FIDELITY = ("mean_power_ratio", "mean_correlation", "pixel_correlation")
+
+
+def fidelity_scores(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Power ratio and correlation of each field, of the run and of what stands beside it.
+
+    A row a field and method: means over the bands below ell 2000, and the correlation of pixels.
+    """
+    metrics = of_test_split(read.table(folder / "metrics.csv", METRIC_COLUMNS))
+    of = metrics[metrics["ell"].isna() & metrics["statistic"].isin(_FIDELITY)]
+    found = []
+    for (field, method), part in of.groupby(["field", "method"], sort=False):
+        keyed = {row["statistic"]: row for row in part.to_dict("records")}
+        if not set(_FIDELITY[:2]) <= set(keyed):
+            continue
+        patches = keyed["mean_correlation"].get("n")
+        found.append(
+            {
+                "run": name,
+                "anchor": f"decomposition-{name}",
+                "field": plain_field(str(field)),
+                "method": METHODS[method][0] if method in METHODS else _beside(str(method)),
+                "power": _with_error(keyed["mean_power_ratio"]),
+                "correlation": _with_error(keyed["mean_correlation"]),
+                "pixel": _with_error(keyed.get("pixel_correlation")),
+                "patches": "–" if patches is None else number(int(patches)),
+            }
+        )
+    return found
+
+
+def _beside(method: str) -> str:
+    """Samples, or another run, in words."""
+    return method if method == SAMPLES else f"run {method}"
 
 
 _STATISTICS = {
