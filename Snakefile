@@ -20,8 +20,10 @@ include: "workflow/rules/sky.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
 include: "workflow/rules/generalization.smk"
+include: "workflow/rules/decomposition.smk"
 include: "workflow/rules/foregrounds.smk"
 include: "workflow/rules/prediction.smk"
+include: "workflow/rules/scans.smk"
 include: "workflow/rules/report.smk"
 
 
@@ -45,6 +47,16 @@ rule reconstruction:
         expand(rules.draw_reconstruction.output, run=RECONSTRUCTION),
         expand(rules.generalize.output, run=RECONSTRUCTION),
         expand(rules.draw_generalization.output, run=TESTED),
+        scan_tables("reconstruction"),
+        rules.record_runs.output,
+
+
+rule decomposition:
+    input:
+        expand(rules.evaluate_decomposition.output, run=DECOMPOSITION),
+        expand(rules.draw_decomposition.output, run=DECOMPOSITION),
+        scan_tables("decomposition"),
+        rules.record_runs.output,
 
 
 rule foregrounds:
@@ -52,6 +64,8 @@ rule foregrounds:
         expand(rules.evaluate_foregrounds.output, run=FOREGROUNDS),
         expand(rules.draw_foregrounds.output, run=FOREGROUNDS),
         expand(rules.draw_full_sky.output, run=FULL_SKY),
+        scan_tables("foregrounds"),
+        rules.record_runs.output,
 
 
 rule predictions:

@@ -109,6 +109,8 @@ def job_counts(study: Config) -> dict[str, int]:
         "draw_training_cost": len(comparable(study)),
         **_foreground_counts(study),
         "predict_maps": len(study.predictions),
+        "tabulate_scan": len(study.scans),
+        "record_runs": int(bool(study.runs)),
         "report": 1,
         "all": 1,
     }

@@ -26,7 +26,7 @@ from skyweave.networks.registry import build
 from skyweave.report.summary import dataset_row
 from skyweave.tasks.imported import import_maps
 from skyweave.tasks.imported_files import counted
-from skyweave.tasks.reconstruction import _taper_deg
+from skyweave.tasks.methods import taper_deg
 
 ROOT = Path(__file__).parent.parent
 SNAKEMAKE = Path(sys.executable).parent / "snakemake"
@@ -139,7 +139,7 @@ def test_shards_hold_the_files_maps(tmp_path, kind):
         "tau": "",
         "kappa": "",
     }
-    assert (maps.size_deg, _taper_deg(maps)) == (5, 1.5)
+    assert (maps.size_deg, taper_deg(maps)) == (5, 1.5)
     assert maps.provenance["settings"]["convention"] == "flat"
     assert [one["name"] for one in maps.provenance["files"]] == ["0.npz", "1.npz"]
 

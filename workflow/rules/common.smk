@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -44,9 +45,10 @@ CMB = named(STUDY.datasets, "kind", "cmb")
 SKY = named(STUDY.datasets, "kind", "sky")
 IMPORTED = named(STUDY.datasets, "kind", "imported")
 RECONSTRUCTION = named(STUDY.runs, "task", "reconstruction")
+DECOMPOSITION = named(STUDY.runs, "task", "decomposition")
 # Those that are tested on other datasets, and these.
 TESTED = [name for name in RECONSTRUCTION if STUDY.runs[name].tests]
-TESTS = sorted({other for name in TESTED for other in STUDY.runs[name].tests})
+TESTS = sorted({other for name in TESTED + DECOMPOSITION for other in STUDY.runs[name].tests})
 # Those with classical estimates besides the fields that they keep.
 ESTIMATED = [name for name in CMB if STUDY.datasets[name].estimated]
 # By dataset, those that are compared by what their training cost.
@@ -94,6 +96,7 @@ wildcard_constraints:
     prediction=one_of(STUDY.predictions),
     format="fits|h5|npz",
     run=one_of(sorted(STUDY.runs)),
+    scan=one_of(STUDY.scans),
     other=one_of(TESTS),
     shard=r"\d+",
     part="train|validation|test",
@@ -219,7 +222,7 @@ def expected_correlation(wildcards):
 def starts_from_estimates(wildcards):
     """Whether some inputs of a run's network are estimates."""
     run = run_settings(wildcards)
-    return run.task == "reconstruction" and bool(set(run.inputs) & set(ESTIMATES))
+    return run.task != "foregrounds" and bool(set(run.inputs) & set(ESTIMATES))
 
 
 def training_estimates(wildcards):
@@ -234,11 +237,59 @@ def training_calibration(wildcards):
     return run_dataset("estimator.json")(wildcards) if wanted else []
 
 
+def needed_network(key):
+    """Input function: the network of the run that a setting of a run names, if it names one."""
+
+    def file(wildcards):
+        other = getattr(run_settings(wildcards), key, None)
+        return [] if other is None else [f"<results>/runs/{other}/network.keras"]
+
+    return file
+
+
+def evaluated_settings(wildcards):
+    """Settings of a run that its evaluation reads."""
+    keys = {"task", "dataset", "beside", "tests", "method"}
+    return run_settings(wildcards).model_dump(mode="json", include=keys)
+
+
+def plain_beside(wildcards):
+    """The first run beside a run that was trained by the difference to the truth alone."""
+    names = run_settings(wildcards).beside
+    return next((name for name in names if STUDY.runs[name].method == "plain"), None)
+
+
+def decomposed_maps(run):
+    """Maps of a realization that a decomposition holds: inputs, truth, methods, and samples."""
+    samples = 2 * run.samples if run.makes_samples else 0
+    return len(run.inputs) + (6 + samples) * (len(run.targets) + 2)
+
+
+def decomposition_runtime(wildcards):
+    """Minutes of a decomposition: a prediction, or several for each sample."""
+    run = run_settings(wildcards)
+    passes = run.samples * (2 * run.flow.steps if run.method == "flow" else 1)
+    return 30 + (prediction_runtime(wildcards) - 30) * (passes if run.makes_samples else 1)
+
+
 def compared(*names):
     """Input function: files of each of a dataset's runs that are compared by their training."""
     return lambda wildcards: expand(
         "<results>/runs/{run}/{name}", run=COMPARED[wildcards.cmb], name=names
     )
+
+
+def scanned(name):
+    """Input function: a file of each run of a scan over settings."""
+    return lambda wildcards: expand(
+        f"<results>/runs/{{run}}/{name}", run=STUDY.members(wildcards.scan)
+    )
+
+
+def scan_tables(task):
+    """Tables of the scans over settings of runs of a task."""
+    names = [name for name, scan in STUDY.scans.items() if STUDY.runs[scan.run].task == task]
+    return expand("<results>/scans/{scan}/table.csv", scan=names)
 
 
 def run_tests(own, elsewhere):

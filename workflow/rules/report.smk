@@ -45,7 +45,9 @@ rule report:
         expand(rules.sky_patches.output, sky=SKY),
         expand(rules.sky_statistics.output, sky=SKY),
         expand(rules.draw_sky.output, sky=SKY),
-        expand(rules.train.output, run=RECONSTRUCTION + FOREGROUNDS),
+        expand(rules.train.output, run=RECONSTRUCTION + DECOMPOSITION + FOREGROUNDS),
+        expand(rules.evaluate_decomposition.output, run=DECOMPOSITION),
+        expand(rules.draw_decomposition.output, run=DECOMPOSITION),
         expand(rules.evaluate.output, run=RECONSTRUCTION),
         expand(rules.draw_reconstruction.output, run=RECONSTRUCTION),
         expand(rules.generalize.output, run=RECONSTRUCTION),
@@ -55,6 +57,8 @@ rule report:
         expand(rules.draw_foregrounds.output, run=FOREGROUNDS),
         expand(rules.judge_sky.output, run=FULL_SKY),
         expand(rules.draw_full_sky.output, run=FULL_SKY),
+        expand(rules.tabulate_scan.output, scan=STUDY.scans),
+        rules.record_runs.output,
     output:
         "<results>/report/index.html",
     log:

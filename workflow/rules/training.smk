@@ -5,6 +5,8 @@ rule train:
         normalization=run_dataset("normalization.json"),
         estimates=training_estimates,
         calibration=training_calibration,
+        after=needed_network("after"),
+        start=needed_network("start"),
     output:
         network="<results>/runs/{run}/network.keras",
         card="<results>/runs/{run}/card.json",
@@ -25,7 +27,7 @@ rule train:
         seed=STUDY.seed,
         # What is made with the network afterwards is no reason to train it again.
         run=lambda wildcards: run_settings(wildcards).model_dump(
-            mode="json", exclude={"full_sky", "tests"}
+            mode="json", exclude={"full_sky", "tests", "beside"}
         ),
         # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
         state=lambda wildcards, output: output.network.replace("network.keras", "state"),

@@ -9,8 +9,7 @@ with job(snakemake.log[0]) as console:
 
     # Only a scheduler ends a job at its `runtime`; a laptop lets it go on. Two minutes are for the
     # start before training and for writing the network after it.
-    limited = "SLURM_JOB_ID" in os.environ
-    deadline_s = 60 * (snakemake.resources.runtime - 2) if limited else None
+    limit_s = 60 * (snakemake.resources.runtime - 2)
     train_run(
         TASKS[snakemake.params.run["task"]][0](**snakemake.params.run),
         shards=snakemake.input.shards,
@@ -18,6 +17,7 @@ with job(snakemake.log[0]) as console:
         normalization=snakemake.input.normalization[0],
         estimates=snakemake.input.estimates,
         calibration=next(iter(snakemake.input.calibration), None),
+        networks={key: files[0] for key in ("after", "start") if (files := snakemake.input[key])},
         network=snakemake.output.network,
         history=snakemake.output.history,
         sweep=snakemake.output.sweep,
@@ -25,6 +25,6 @@ with job(snakemake.log[0]) as console:
         name=snakemake.wildcards.run,
         seed=snakemake.params.seed,
         threads=snakemake.threads,
-        deadline_s=deadline_s,
+        deadline_s=limit_s if "SLURM_JOB_ID" in os.environ else None,
         terminal=console,
     )

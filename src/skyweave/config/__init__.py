@@ -3,6 +3,7 @@
 from skyweave.config.base import Split
 from skyweave.config.cmb import (
     ESTIMATES,
+    PURE,
     Channel,
     CmbDataset,
     Cosmology,
@@ -14,6 +15,7 @@ from skyweave.config.cmb import (
     check_fields,
     known_fields,
 )
+from skyweave.config.decomposition import DecompositionRun
 from skyweave.config.imported import ImportedDataset, Prediction
 from skyweave.config.load import load, parse, read_yaml, require_files
 from skyweave.config.models import Config
@@ -28,14 +30,17 @@ from skyweave.config.runs import (
     Training,
     estimate_of,
 )
+from skyweave.config.scans import Scan
 from skyweave.config.sky import HealpixMap, Mask, Patches, PointSources, SkyDataset
 
 __all__ = [
     "ESTIMATES",
+    "PURE",
     "Channel",
     "CmbDataset",
     "Config",
     "Cosmology",
+    "DecompositionRun",
     "Effects",
     "Estimates",
     "ForegroundsRun",
@@ -52,6 +57,7 @@ __all__ = [
     "Prediction",
     "Range",
     "ReconstructionRun",
+    "Scan",
     "Selection",
     "SkyDataset",
     "Spectra",

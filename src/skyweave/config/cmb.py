@@ -23,6 +23,9 @@ from skyweave.errors import UserError
 #: Fields of the primordial sky.
 PRIMORDIAL = ("t_prim", "q_prim", "u_prim", "e_prim")
 
+#: E and B of the whole area, of the primordial sky and of the one that is observed.
+PURE = ("e_pure", "b_pure", "e_sky", "b_sky")
+
 #: Fields of what lies between, with the property of `Effects` that each needs.
 STRUCTURE: dict[str, str | None] = {"kappa": "lensing", "tau": "reionization", "alpha": "rotates"}
 
@@ -202,8 +205,10 @@ class Effects(Settings):
     )
     reionization: bool = Field(True, description="Screen by patchy reionization, exp(-tau).")
     lensing: bool = Field(True, description="Displace by the gradient of the lensing potential.")
-    null_fraction: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.2, description="Share of realizations without rotation, tau and kappa."
+    null_fraction: Fraction = Field(
+        0.2,
+        description="Share of realizations without rotation, tau and kappa; a dataset to test on "
+        "may have nothing else.",
     )
     taper_deg: NotNegative = Field(
         1.5, description="Width of the cosine taper at each edge, degrees; 0 for none."
@@ -280,7 +285,7 @@ class Channel(Settings):
 def known_fields(channels: Iterable[str]) -> dict[str, str | None]:
     """Every field of a dataset with these channels, with the property of `Effects` it needs."""
     observed = (f"{stokes}_{name}" for name in channels for stokes in "tqueb")
-    return dict.fromkeys((*PRIMORDIAL, *observed)) | STRUCTURE
+    return dict.fromkeys((*PRIMORDIAL, *PURE, *observed)) | STRUCTURE
 
 
 def check_fields(fields: Iterable[str], effects: Effects, channels: Iterable[str]) -> None:
@@ -298,7 +303,7 @@ def check_fields(fields: Iterable[str], effects: Effects, channels: Iterable[str
 
 #: Estimates of fields that a dataset with Q and U may have besides those it keeps.
 ESTIMATES = (
-    *("e_wiener", "kappa_quadratic", "tau_quadratic", "alpha_quadratic"),
+    *("e_wiener", "b_wiener", "kappa_quadratic", "tau_quadratic", "alpha_quadratic"),
     *("e_iterative", "b_iterative", "kappa_iterative", "tau_iterative", "alpha_iterative"),
 )
 
@@ -345,7 +350,10 @@ class CmbDataset(Settings):
         ("q_obs", "u_obs", "e_obs", "b_obs", "e_prim", "tau", "kappa"),
         description="Fields to keep: t, q, u, e and b of a channel, as `q_obs`, and t, q, u and e "
         "of the primordial sky, as `q_prim`, µK; `kappa` and `tau`, dimensionless; `alpha`, the "
-        "angle of rotation, radians.",
+        "angle of rotation, radians. `e_pure` and `b_pure` of the primordial sky, `e_sky` and "
+        "`b_sky` of the one that is observed, without beam and noise, are E and B of the whole "
+        "flat area, made before the taper: nothing of E leaks into B, as it does where Q and U "
+        "are tapered first (`b_obs`).",
     )
     realizations: Annotated[int, Field(ge=10)] = Field(1000, description="Number of patches.")
     shard_size: Count = Field(
@@ -394,9 +402,12 @@ class CmbDataset(Settings):
     def _possible(self) -> Self:
         grid = self.grid
         for name in self.channels:
-            if name in ("prim", *STRUCTURE) or f"e_{name}" in ESTIMATES:
+            if name in ("prim", "pure", "sky", *STRUCTURE) or f"e_{name}" in ESTIMATES:
                 raise ValueError(f"channels: expected a name that no field has, found {name!r}")
         check_fields(self.fields, self.effects, self.channels)
+        pure = [field for field in self.fields if field in PURE]
+        if grid.sky == "curved" and pure:
+            raise ValueError(f"fields: expected none that needs a flat sky, found {pure[0]!r}")
         source = self.estimates.channel
         if source is not None and not {f"q_{source}", f"u_{source}"} <= set(self.fields):
             raise ValueError(

@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from skyweave.config.load import load
 from skyweave.config.models import SECTIONS, Config
+from skyweave.config.scans import member_settings
 from skyweave.files import write_text
 
 _HEAD = """\
@@ -45,8 +46,14 @@ def write(folder: Path) -> None:
 
 
 def commented(config: Config) -> str:
-    """YAML of a configuration, all defaults spelled out, each key with its description."""
-    return _HEAD + "\n" + "\n".join(_yaml_lines(config, 0)) + "\n"
+    """YAML of a configuration, all defaults spelled out, each key with its description.
+
+    The runs that a scan makes are left to it.
+    """
+    made = member_settings(config.scans)
+    runs = {name: run for name, run in config.runs.items() if name not in made}
+    written = config.model_copy(update={"runs": runs})
+    return _HEAD + "\n" + "\n".join(_yaml_lines(written, 0)) + "\n"
 
 
 def _yaml_lines(section: BaseModel, depth: int) -> Iterator[str]:
@@ -126,9 +133,8 @@ def _type_name(kind: Any) -> str:
         return f"name: {_type_name(arguments[1])}"
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return f"[{kind.__name__}](#{kind.__name__.lower()})"
-    return {"str": "text", "int": "integer", "float": "number", "bool": "true/false"}.get(
-        kind.__name__, kind.__name__
-    )
+    names = {"str": "text", "int": "integer", "float": "number", "bool": "true/false", "Any": "any"}
+    return names.get(kind.__name__, kind.__name__)
 
 
 def _default(field: FieldInfo) -> str:

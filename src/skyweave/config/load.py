@@ -11,6 +11,7 @@ from skyweave.config.base import Settings
 from skyweave.config.imported import ImportedDataset
 from skyweave.config.models import Config
 from skyweave.config.runs import ForegroundsRun
+from skyweave.config.scans import member_settings
 from skyweave.errors import UserError
 
 
@@ -40,7 +41,8 @@ def parse(values: Any) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise _one_line(_telling(error.errors(include_url=False))) from None
+        said = _one_line(_telling(error.errors(include_url=False)))
+        raise _as_scanned(said, values.get("scans")) from None
 
 
 def _telling(errors: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
@@ -63,7 +65,7 @@ _EXPECTED = {
 # What pydantic puts into a location that the user did not write: tags and union branches.
 _KINDS = {
     "datasets": ("kind", ("cmb", "sky", "imported")),
-    "runs": ("task", ("reconstruction", "foregrounds")),
+    "runs": ("task", ("reconstruction", "decomposition", "foregrounds")),
 }
 _TAGS = {"Cosmology", "constrained-str", "[key]"}
 
@@ -97,6 +99,20 @@ def _one_line(error: Mapping[str, Any]) -> UserError:
         return UserError(where, _EXPECTED[kind], found)
     expected = error["msg"].removeprefix("Input should be ").removeprefix("a valid ")
     return UserError(where, expected[:1].lower() + expected[1:], found)
+
+
+def _as_scanned(error: UserError, scans: Any) -> UserError:
+    """The error with its place in the scan that made the run where it is, if one did."""
+    first, _, rest = str(error.where).partition(".")
+    run, _, place = rest.partition(".")
+    scan, settings = member_settings(scans).get(run, ("", {}))
+    if scan and first == "runs" and not place:
+        return UserError(f"scans.{scan}", error.expected, error.found)
+    for key in settings if first == "runs" else ():
+        if f"{place}.".startswith(f"{key}.") or f"{key}.".startswith(f"{place}."):
+            where = f"scans.{scan}.settings.{key}"
+            return UserError(where, error.expected, error.found)
+    return error
 
 
 def _short(value: Any) -> str:

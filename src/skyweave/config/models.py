@@ -6,7 +6,14 @@ The JSON schema, the commented configuration and the reference page are generate
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    Tag,
+    model_validator,
+)
 
 from skyweave.config.base import Name, Settings, Split
 from skyweave.config.cmb import (
@@ -19,6 +26,16 @@ from skyweave.config.cmb import (
     Grid,
     Range,
     Spectra,
+)
+from skyweave.config.decomposition import (
+    DecompositionAdversarial,
+    DecompositionLosses,
+    DecompositionNetwork,
+    DecompositionRun,
+    DecompositionTraining,
+    Flow,
+    PatchDiscriminator,
+    chain_of,
 )
 from skyweave.config.imported import ImportedDataset, Prediction
 from skyweave.config.runs import (
@@ -34,6 +51,7 @@ from skyweave.config.runs import (
     Selection,
     Training,
 )
+from skyweave.config.scans import Scan, expanded, member_settings, setting, with_settings
 from skyweave.config.sky import (
     HealpixMap,
     Mask,
@@ -62,6 +80,7 @@ def _task(run: Any) -> Any:
 Dataset = Annotated[CmbDataset | SkyDataset | ImportedDataset, Field(discriminator="kind")]
 Run = Annotated[
     Annotated[ReconstructionRun, Tag("reconstruction")]
+    | Annotated[DecompositionRun, Tag("decomposition")]
     | Annotated[ForegroundsRun, Tag("foregrounds")],
     Discriminator(_task),
 ]
@@ -77,6 +96,11 @@ class Config(Settings):
     runs: Annotated[dict[Name, Run], BeforeValidator(_empty_for_none)] = Field(
         default_factory=dict, description="Networks trained on a dataset and judged."
     )
+    scans: Annotated[dict[Name, Scan], BeforeValidator(_empty_for_none)] = Field(
+        default_factory=dict,
+        description="Runs with some settings changed, value by value: `NAME_1`, `NAME_2`, …, "
+        "trained and judged as any other, and a table of all.",
+    )
     predictions: Annotated[dict[Name, Prediction], BeforeValidator(_empty_for_none)] = Field(
         default_factory=dict, description="What trained networks make of the user's own maps."
     )
@@ -84,6 +108,40 @@ class Config(Settings):
         default_factory=dict,
         description="Other folders for `results`, `data`, `logs` or `benchmarks`, by these names.",
     )
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _scans_are_runs(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Each member of a scan is a run, added unless it is there: read settings hold them."""
+        study = handler(expanded(values))
+        for name in study.scans if isinstance(values, Mapping) else ():
+            for member in study.members(name):
+                if member in (values.get("runs") or {}):
+                    _check_member(study, name, member, values["runs"][member])
+        return study
+
+    def members(self, scan: str) -> dict[str, dict[str, Any]]:
+        """The runs of a scan, and of each the values of the scan's settings by dotted key."""
+        runs = {
+            name: self.runs[name].model_dump(mode="json")
+            for name, (own, _) in member_settings(self.scans).items()
+            if own == scan
+        }
+        keys = self.scans[scan].settings
+        return {name: {key: setting(run, key) for key in keys} for name, run in runs.items()}
+
+    @model_validator(mode="after")
+    def _scans_table_fields(self) -> Self:
+        for name, scan in self.scans.items():
+            runs = [self.runs[member] for member in self.members(name)]
+            known = {field for run in runs for field in getattr(run, "targets", scan.fields)}
+            for field in scan.fields:
+                if field not in known:
+                    raise ValueError(
+                        f"scans.{name}.fields: expected targets of its runs "
+                        f"({', '.join(sorted(known))}), found {field!r}"
+                    )
+        return self
 
     @model_validator(mode="after")
     def _runs_fit_datasets(self) -> Self:
@@ -109,10 +167,12 @@ class Config(Settings):
                 )
             if isinstance(run, ForegroundsRun) and isinstance(dataset, SkyDataset):
                 _check_foregrounds(where, run, dataset)
-            if isinstance(run, ReconstructionRun) and not isinstance(dataset, SkyDataset):
-                _check_reconstruction(where, run, dataset)
-            if isinstance(run, ReconstructionRun):
+            if not isinstance(run, ForegroundsRun) and not isinstance(dataset, SkyDataset):
+                _check_fields(where, run, dataset)
+            if isinstance(run, ReconstructionRun | DecompositionRun):
                 _check_tests(where, run, self.datasets)
+            if isinstance(run, DecompositionRun):
+                _check_others(name, run, self.runs)
         return self
 
     @model_validator(mode="after")
@@ -127,8 +187,24 @@ class Config(Settings):
         return self
 
 
-def _check_reconstruction(
-    where: str, run: ReconstructionRun, dataset: CmbDataset | ImportedDataset
+def _check_member(study: Config, scan: str, member: str, written: Any) -> None:
+    """Raise `ValueError` for a run of the user's own under the name of a scan's member.
+
+    The member itself stands among the runs of settings that were read before: whole, and with the
+    scan's values.
+    """
+    run = study.runs[member]
+    plain = run.model_dump(mode="json")
+    values = member_settings(study.scans)[member][1]
+    changed = with_settings(plain, values, f"scans.{scan}.settings")
+    if plain != written or type(run).model_validate(changed) != run:
+        raise ValueError(
+            f"scans.{scan}: expected no run {member!r} beside its own of that name, found one"
+        )
+
+
+def _check_fields(
+    where: str, run: ReconstructionRun | DecompositionRun, dataset: CmbDataset | ImportedDataset
 ) -> None:
     """Raise `ValueError` where a run asks for what its dataset does not have."""
     for role in ("inputs", "targets"):
@@ -168,7 +244,50 @@ def _check_reconstruction(
         )
 
 
-def _check_tests(where: str, run: ReconstructionRun, datasets: Mapping[str, Dataset]) -> None:
+def _check_others(name: str, run: DecompositionRun, runs: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for other runs that a run cannot come after, start from or lie beside."""
+    where = f"runs.{name}"
+    known = [
+        other
+        for other, one in sorted(runs.items())
+        if other != name and isinstance(one, DecompositionRun) and one.dataset == run.dataset
+    ]
+    for key, names in (
+        ("after", run.after),
+        ("start", run.start),
+        *(("beside", b) for b in run.beside),
+    ):
+        if names is not None and names not in known:
+            raise ValueError(
+                f"{where}.{key}: expected a decomposition run on the same dataset "
+                f"({', '.join(known) or 'there are none'}), found {names!r}"
+            )
+    try:
+        list(chain_of(name, runs))
+    except ValueError as error:
+        raise ValueError(f"{where}.{error}") from None
+    if run.after is None:
+        return
+    first = runs[run.after]
+    if first.makes_samples:
+        raise ValueError(
+            f"{where}.after: expected a run that makes no samples, found {run.after!r}"
+        )
+    if run.inputs[: len(first.inputs)] != first.inputs or run.normalize != first.normalize:
+        raise ValueError(
+            f"{where}.inputs: expected to begin with those of {run.after!r} "
+            f"({', '.join(first.inputs)}), scaled alike, found {', '.join(run.inputs)}"
+        )
+    if run.method == "flow" and not set(run.targets) <= set(first.targets):
+        raise ValueError(
+            f"{where}.targets: expected some of {run.after!r} ({', '.join(first.targets)}), "
+            f"found {', '.join(run.targets)}"
+        )
+
+
+def _check_tests(
+    where: str, run: ReconstructionRun | DecompositionRun, datasets: Mapping[str, Dataset]
+) -> None:
     """Raise `ValueError` for a dataset that the run's network cannot be tested on."""
     own = datasets[run.dataset]
     known = [
@@ -285,6 +404,8 @@ SECTIONS: list[type[Settings]] = [
     *(Config, CmbDataset, Spectra, Cosmology, Range, Grid, Effects, Channel, Estimates),
     *(SkyDataset, HealpixMap, PointSources, Mask, Patches, ImportedDataset, Split),
     *(ReconstructionRun, Network, Training, Selection),
+    *(DecompositionRun, DecompositionNetwork, PatchDiscriminator, DecompositionLosses),
+    *(DecompositionTraining, DecompositionAdversarial, Flow),
     *(ForegroundsRun, ForseNetwork, ForegroundsTraining, ForegroundsAdversarial),
-    *(FullSky, PolarizationTemplate, Prediction),
+    *(FullSky, PolarizationTemplate, Scan, Prediction),
 ]

@@ -20,13 +20,13 @@ Updates = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
-def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+def rising(ends: tuple[float, float]) -> tuple[float, float]:
     if ends[0] > ends[1]:
         raise ValueError(f"expected the lower end first, found {ends[0]:g}, {ends[1]:g}")
     return ends
 
 
-Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(_rising)]
+Interval = Annotated[tuple[Fraction, Fraction], AfterValidator(rising)]
 
 
 class Network(Settings):
@@ -50,12 +50,26 @@ ESTIMATES_OF = {
     "tau": ("tau_iterative", "tau_quadratic"),
     "alpha": ("alpha_iterative", "alpha_quadratic"),
     "e_prim": ("e_iterative", "e_wiener", "e_obs"),
+    "e_pure": ("e_iterative", "e_wiener", "e_obs"),
+    "e_sky": ("e_wiener", "e_obs"),
+    "b_sky": ("b_wiener", "b_obs"),
+    "b_pure": ("b_wiener",),
 }
 
 
 def estimate_of(target: str, inputs: Sequence[str]) -> str | None:
     """The best estimate of a target among the inputs, None where there is none."""
     return next((name for name in ESTIMATES_OF.get(target, ()) if name in inputs), None)
+
+
+def check_correctable(network: str, inputs: Sequence[str], targets: Sequence[str]) -> None:
+    """Raise `ValueError` where a network that corrects estimates has none to correct."""
+    known = [name for target in targets for name in ESTIMATES_OF.get(target, ())]
+    if network == "hybrid" and not set(known) & set(inputs):
+        raise ValueError(
+            f"network.name: expected inputs that estimate a target "
+            f"({', '.join(known) or 'there are none'}) with `hybrid`, found {', '.join(inputs)}"
+        )
 
 
 class ForseNetwork(Settings):
@@ -77,6 +91,7 @@ class ForseNetwork(Settings):
 #: Statistics of the validation set that an epoch may be selected by, by task.
 SELECTED_BY = {
     "reconstruction": ("pixel_correlation", "correlation", "transfer", "residual"),
+    "decomposition": ("pixel_correlation", "correlation", "transfer", "residual"),
     "foregrounds": ("superposition", "distance"),
 }
 
@@ -96,18 +111,18 @@ class Selection(Settings):
     ] = Field(
         "loss",
         description="That of the least validation loss, the last, or the best by a statistic of "
-        "the validation set. Reconstruction: correlation of the pixels, or mean over multipoles "
-        "of r_ell, of abs(T_ell - 1), or of the power of prediction less truth over the truth's. "
-        "Foregrounds: overlap of the bands of the Minkowski functionals of the ratio with the "
-        "truth's, or the distance of their means. For these, epochs' networks are kept in "
-        "`state/checkpoints` of the run.",
+        "the validation set. Reconstruction, decomposition: correlation of the pixels, or mean "
+        "over multipoles of r_ell, of abs(T_ell - 1), or of the power of prediction less truth "
+        "over the truth's. Foregrounds: overlap of the bands of the Minkowski functionals of the "
+        "ratio with the truth's, or the distance of their means. For these, epochs' networks are "
+        "kept in `state/checkpoints` of the run.",
     )
     fields: Annotated[tuple[str, ...], AfterValidator(distinct)] = Field(
         (),
         description="Targets (foregrounds: functionals v0, v1, v2) that the statistic is averaged "
         "over; all if empty.",
     )
-    ell: Annotated[tuple[NotNegative, NotNegative], AfterValidator(_rising)] = Field(
+    ell: Annotated[tuple[NotNegative, NotNegative], AfterValidator(rising)] = Field(
         (0.0, 100_000.0),
         description="Lowest and highest centre of the bands that it is averaged over.",
     )
@@ -192,8 +207,24 @@ class Training(Settings):
 class Adversarial(Settings):
     """A discriminator beside the network that is trained."""
 
+    loss: Literal["cross_entropy", "least_squares", "hinge", "relativistic", "wasserstein"] = Field(
+        "cross_entropy",
+        description="What the discriminator tells by: cross-entropy, least squares, the hinge, "
+        "the cross-entropy of examples less the mean of the others (relativistic average), or the "
+        "difference of the means, which needs `gradient_penalty` or spectral normalization.",
+    )
+    gradient_penalty: NotNegative = Field(
+        0.0,
+        description="Weight of the mean square of the discriminator's slope less 1, between real "
+        "and made examples (10 as published); with a discriminator without batch normalization.",
+    )
     fidelity: NotNegative = Field(
         100.0, description="Weight of the difference to the truth beside the adversarial loss."
+    )
+    fidelity_draws: Count = Field(
+        1,
+        description="Draws of the noise that the outputs are averaged over before they are "
+        "compared with the truth, where the network has noise channels.",
     )
     conditional: bool = Field(
         True, description="Show the discriminator the inputs too; not for examples drawn apart."
@@ -227,6 +258,20 @@ class Adversarial(Settings):
             raise ValueError("warmup_generator: expected `fidelity` above 0 with it, found 0")
         return self
 
+    @model_validator(mode="after")
+    def _labels_are_told(self) -> Self:
+        if self.loss in ("cross_entropy", "least_squares"):
+            return self
+        plain = {"real_labels": (1.0, 1.0), "made_labels": (0.0, 0.0), "label_swap": 0.0}
+        for key, value in plain.items():
+            found = getattr(self, key)
+            if found != value:
+                raise ValueError(
+                    f"{key}: expected `loss: cross_entropy` or `least_squares` with it, "
+                    f"found {self.loss}"
+                )
+        return self
+
 
 class ReconstructionRun(Settings):
     """A network that reconstructs sky fields from observed ones, and its judgement."""
@@ -244,14 +289,8 @@ class ReconstructionRun(Settings):
     training: Training = Field(Training(), description="How to train it.")
 
     @model_validator(mode="after")
-    def _has_something_to_correct(self) -> Self:
-        known = [name for target in self.targets for name in ESTIMATES_OF.get(target, ())]
-        if self.network.name == "hybrid" and not set(known) & set(self.inputs):
-            raise ValueError(
-                f"network.name: expected inputs that estimate a target "
-                f"({', '.join(known) or 'there are none'}) with `hybrid`, "
-                f"found {', '.join(self.inputs)}"
-            )
+    def _possible(self) -> Self:
+        check_correctable(self.network.name, self.inputs, self.targets)
         return self
 
 

@@ -22,8 +22,8 @@ class BatchFeed:
 
     The order within epoch e is drawn by (seed, *identity, e), so that (epoch, step) is the whole
     cursor. `noise` is the rms of white noise that is added to the normalized inputs, another in
-    each epoch, and the same each time `in_order`. Sets below `cache_bytes` are kept in memory,
-    others are read as they are needed.
+    each epoch, and the same each time `in_order`; `drawn` more inputs are such noise alone, with an
+    rms of 1. Sets below `cache_bytes` are kept in memory, others are read as they are needed.
     """
 
     #: Whether a truth is its input's.
@@ -41,9 +41,10 @@ class BatchFeed:
         identity: Sequence[str | int],
         *,
         noise: float = 0.0,
+        drawn: int = 0,
         cache_bytes: float = 1e9,
     ) -> None:
-        self.noise = float(noise)
+        self.noise, self.drawn = float(noise), int(drawn)
         self.shards, self.normalization = shards, normalization
         self.inputs, self.targets = tuple(inputs), tuple(targets)
         self.realizations = np.unique(np.asarray(realizations, dtype=np.int64))
@@ -72,7 +73,10 @@ class BatchFeed:
             "batch": self.batch,
             "seed": self.seed,
             "identity": self.identity,
-        } | ({"noise": self.noise} if self.noise else {})
+        }
+        identity |= {
+            name: getattr(self, name) for name in ("noise", "drawn") if getattr(self, name)
+        }
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -123,10 +127,21 @@ class BatchFeed:
         targets = {name: self._maps(name, rows)[..., None] for name in self.targets}
         x = np.stack(channels, axis=-1)
         if self.noise:
-            key = (*self.identity, "noise", "in order" if epoch is None else epoch)
-            for row, number in enumerate(self.realizations[rows]):
-                x[row] += white_noise(self.noise, x[row].shape, self.seed, *key, int(number))
+            x += self._white("noise", self.noise, x.shape, epoch, rows)
+        if self.drawn:
+            shape = (*x.shape[:-1], self.drawn)
+            x = np.concatenate([x, self._white("drawn", 1.0, shape, epoch, rows)], axis=-1)
         return x, targets
+
+    def _white(
+        self, purpose: str, rms: float, shape: tuple[int, ...], epoch: int | None, rows: np.ndarray
+    ) -> np.ndarray:
+        """White noise of that shape for the realizations of some rows, another in each epoch."""
+        key = (*self.identity, purpose, "in order" if epoch is None else epoch)
+        noise = np.empty(shape, np.float32)
+        for row, number in enumerate(self.realizations[rows]):
+            noise[row] = white_noise(rms, shape[1:], self.seed, *key, int(number))
+        return noise
 
     def _maps(self, field: str, rows: np.ndarray) -> np.ndarray:
         if not self._cached:

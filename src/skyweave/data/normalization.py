@@ -19,12 +19,18 @@ class Normalization:
 
     @classmethod
     def fit(
-        cls, shards: ShardSet, fields: Sequence[str], realizations: Sequence[int] | np.ndarray
+        cls,
+        shards: ShardSet,
+        fields: Sequence[str],
+        realizations: Sequence[int] | np.ndarray,
+        *,
+        all_vary: bool = True,
     ) -> Self:
         """Moments over all pixels of `realizations`, in one pass and float64.
 
         The maps' own moments are merged in ascending order (Chan, Golub & LeVeque 1979), so that
-        the number of shards changes no bit. Raises `UserError` for a field that does not vary.
+        the number of shards changes no bit. Raises `UserError` for a field that does not vary, or
+        leaves it out: a dataset to test on may have no kappa, and what nobody trains on needs none.
         """
         numbers = np.unique(np.asarray(realizations, dtype=np.int64))
         if not numbers.size:
@@ -38,6 +44,8 @@ class Normalization:
                 mean += shift / (done + 1)
                 squares += float(pixels.var()) + shift**2 * done / (done + 1)
             std = float(np.sqrt(squares / numbers.size))
+            if not std > 0 and not all_vary:
+                continue
             if not std > 0:
                 raise UserError(
                     f"normalization of {name}", "a field that varies", f"{mean:g} everywhere"

@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 import keras
 
 from skyweave.config import ForseNetwork, Network
-from skyweave.networks import forse, hybrid, resunet_cmb
+from skyweave.config.decomposition import DecompositionNetwork, PatchDiscriminator
+from skyweave.networks import astroencoder, forse, hybrid, pix2pix, resunet_cmb
 
 
 def build(
-    settings: Network | ForseNetwork,
+    settings: Network | DecompositionNetwork | ForseNetwork,
     pixels: int,
     inputs: Sequence[str],
     outputs: Sequence[str],
@@ -23,17 +24,44 @@ def build(
     Raises `UserError` for a grid that the architecture cannot take.
     """
     size = (pixels, tuple(inputs), tuple(outputs), settings.width, settings.dropout, seed)
+    if isinstance(settings, DecompositionNetwork) and settings.name != "hybrid":
+        if settings.name == "pix2pix":
+            return pix2pix.build(
+                *size, kernel=settings.kernel or 4, skips=settings.skips, biases=settings.biases
+            )
+        return astroencoder.build(
+            *size,
+            kernel=settings.kernel or 5,
+            skips=settings.skips,
+            residuals=settings.residuals,
+            biases=settings.biases,
+            stem=settings.stem,
+        )
     if isinstance(settings, ForseNetwork):
         return forse.build(*size, batch_norm=settings.batch_norm)
+    uncertainty = isinstance(settings, Network) and settings.uncertainty
     if settings.name == "hybrid":
-        return hybrid.build(*size, uncertainty=settings.uncertainty, deviations=deviations)
-    return resunet_cmb.build(*size, uncertainty=settings.uncertainty)
+        return hybrid.build(*size, uncertainty=uncertainty, deviations=deviations)
+    return resunet_cmb.build(*size, uncertainty=uncertainty)
 
 
 def build_discriminator(
-    settings: ForseNetwork, pixels: int, channels: int, seed: int
+    settings: ForseNetwork | PatchDiscriminator, pixels: int, channels: int, seed: int
 ) -> keras.Model:
-    """Discriminator of maps (n, pixels, pixels, channels), which gives logits (n, 1)."""
+    """Discriminator of maps (n, pixels, pixels, channels), which gives logits (n, …)."""
+    if isinstance(settings, PatchDiscriminator):
+        return pix2pix.discriminator(
+            pixels,
+            channels,
+            settings.width,
+            settings.dropout,
+            seed,
+            kernel=settings.kernel,
+            layers=settings.layers,
+            biases=settings.biases,
+            batch_norm=settings.batch_norm,
+            spectral_norm=settings.spectral_norm,
+        )
     return forse.discriminator(
         pixels,
         channels,

@@ -157,7 +157,7 @@ def recipe(
     settings, select = run.adversarial, run.training.select
     law = Pairs.read(maps, members(parts, "train")).law()
 
-    def method(model: "keras.Model") -> Adversarial:
+    def method(model: "keras.Model", scales: Normalization) -> Adversarial:
         channels = 2 if settings.conditional else 1
         judge = build_discriminator(run.network, maps.pixels, channels, seed)
         both = learners(model, judge, run.training, settings)

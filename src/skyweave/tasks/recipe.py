@@ -9,6 +9,7 @@ import pandas as pd
 if TYPE_CHECKING:
     import keras
 
+    from skyweave.data.normalization import Normalization
     from skyweave.networks.card import TrainedNetwork
     from skyweave.training.method import Method
 
@@ -19,8 +20,8 @@ class Recipe:
 
     inputs: Sequence[str]
     targets: Sequence[str]
-    #: The kind of training of a network.
-    method: Callable[["keras.Model"], "Method"]
+    #: The kind of training of a network, whose maps are normalized so.
+    method: Callable[["keras.Model", "Normalization"], "Method"]
     #: A table of what a network does on the validation set.
     score: Callable[["TrainedNetwork"], pd.DataFrame]
     #: What an epoch is compared by, one number a field, from the rows of that table.
@@ -32,3 +33,17 @@ class Recipe:
     noise: float = 0.0
     #: Plain values of the training set that the card keeps.
     known: Mapping[str, Any] = field(default_factory=dict)
+    #: The network, where it is not what the settings of the run's network say alone.
+    build: Callable[["Normalization"], "keras.Model"] | None = None
+    #: What becomes of a trained network before it is kept.
+    finish: Callable[["TrainedNetwork"], "keras.Model"] | None = None
+    #: Fields that losses read beside the targets.
+    beside: Sequence[str] = ()
+    #: Channels of noise behind the inputs in each batch.
+    drawn: int = 0
+    #: Inputs of the network that are no fields of a dataset.
+    further: Sequence[str] = ()
+    #: Whether fields are scaled to mean 0 and deviation 1.
+    normalize: bool = True
+    #: What tells this training from others of the same network and method.
+    identity: Mapping[str, Any] = field(default_factory=dict)

@@ -7,18 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from skyweave.config import ReconstructionRun, Selection, estimate_of
+from skyweave.config import ReconstructionRun, estimate_of
 from skyweave.data.joined import open_maps
 from skyweave.data.predictions import NETWORK, Predictions, write_predictions
 from skyweave.data.shards import ShardSet
 from skyweave.data.split import members, read_split
-from skyweave.errors import UserError
-from skyweave.estimators.analytic_eb import analytic_eb
-from skyweave.flat.grid import PatchGrid
-from skyweave.flat.taper import cosine_taper
 from skyweave.statistics.debiased import debiased_metrics
 from skyweave.statistics.flat_spectra import default_bins
 from skyweave.statistics.reconstruction import band_gain, correlation_gain, field_metrics
+from skyweave.tasks.methods import channel_of, check_bands, scores, taper_deg, worth
+from skyweave.tasks.methods import estimates as estimates_of
 from skyweave.tasks.recipe import Recipe
 from skyweave.tasks.reconstruction_verdicts import Gain, debiasing, gains, recovery
 from skyweave.tasks.theory import metric_rows
@@ -41,21 +39,21 @@ def recipe(
 
     select, training = run.training.select, run.training
     losses = gaussian if run.network.uncertainty else mean_squared_errors
-    _check_bands(select, maps.grid)
+    check_bands(select, maps.grid)
     numbers = members(parts, "validation")
     return Recipe(
         inputs=run.inputs,
         targets=run.targets,
-        method=lambda model: Supervised(
+        method=lambda model, scales: Supervised(
             learner(model, training),
             losses,
             judged=run.targets,
             weights=_weights(run, maps, members(parts, "train")),
             xla=numerics(training).xla,
         ),
-        score=lambda network: _scores(network, maps, numbers, name),
+        score=lambda network: scores(_predicted(network, maps, numbers), maps, numbers, name),
         fields=select.fields or run.targets,
-        worth=lambda scores, field: _worth(scores[scores.field == field], select),
+        worth=lambda table, field: worth(table[table.field == field], select),
         largest=select.by in ("pixel_correlation", "correlation"),
     )
 
@@ -75,59 +73,14 @@ def _weights(run: ReconstructionRun, maps: ShardSet, numbers: np.ndarray) -> dic
     return found
 
 
-def _check_bands(select: Selection, grid: PatchGrid) -> None:
-    """Raise `UserError` where no band's centre lies in the range that a statistic is wanted of."""
-    centres, (low, high) = default_bins(grid).centres(grid), select.ell
-    if not ((low <= centres) & (centres <= high)).any():
-        raise UserError(
-            "training.select.ell",
-            f"a band's centre ({', '.join(f'{ell:.0f}' for ell in centres)}) in the range",
-            f"{low:g} to {high:g}",
-        )
-
-
-def _scores(
-    network: "TrainedNetwork", maps: ShardSet, numbers: np.ndarray, name: str
-) -> pd.DataFrame:
-    """`field_metrics` of a network's outputs for some realizations of the validation set."""
+def _predicted(
+    network: "TrainedNetwork", maps: ShardSet, numbers: np.ndarray
+) -> dict[str, np.ndarray]:
+    """A network's outputs for some realizations, without their errors."""
     from skyweave.networks.card import predict
 
-    taper = cosine_taper(maps.grid, _taper_deg(maps))
-    card, bins = network.card, default_bins(maps.grid)
-    found = predict(network, {field: maps.read(field, numbers) for field in card.inputs})
-    tables = [
-        field_metrics(
-            found[field],
-            maps.read(field, numbers),
-            maps.grid,
-            bins,
-            run=name,
-            field=field,
-            method="network",
-            split="validation",
-            taper=taper,
-        )
-        for field in card.outputs
-    ]
-    return pd.concat(tables, ignore_index=True)
-
-
-def _worth(metrics: pd.DataFrame, select: Selection) -> float:
-    """What one field's metrics are worth: the mean over the bands, NaN where one of them is."""
-
-    def values(statistic: str) -> np.ndarray:
-        rows = metrics[metrics.statistic == statistic]
-        return rows[rows.ell.isna() | rows.ell.between(*select.ell)].value.to_numpy()
-
-    value = values(select.by)
-    if select.by == "transfer":
-        value = np.abs(value - 1)
-    elif select.by == "residual":
-        # The power of prediction less truth: N alone is least for an empty map.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            value = value / values("power_truth") + (1 - values("transfer")) ** 2
-    # Without bands where all truths are zero everywhere.
-    return float(value.mean()) if value.size else np.nan
+    found = predict(network, {field: maps.read(field, numbers) for field in network.card.inputs})
+    return {field: found[field] for field in network.card.outputs}
 
 
 def load_run(network: str | Path, threads: int) -> "TrainedNetwork":
@@ -161,8 +114,8 @@ def predict_run(
     numbers = members(read_split(split), part)
     inputs = {field: maps.read(field, numbers) for field in card.inputs}
     found = predict(trained, inputs)
-    channel = _channel((*card.inputs, *maps.fields), maps.fields)
-    methods = _estimates(maps, numbers, channel, card.outputs)
+    channel = channel_of((*card.inputs, *maps.fields), maps.fields)
+    methods = estimates_of(maps, numbers, channel, card.outputs)
     write_predictions(
         out,
         {
@@ -179,42 +132,8 @@ def predict_run(
         realizations=numbers,
         units=maps.units,
         size_deg=maps.size_deg,
-        taper_deg=_taper_deg(maps),
+        taper_deg=taper_deg(maps),
     )
-
-
-def _estimates(
-    maps: ShardSet, numbers: np.ndarray, channel: str | None, outputs: Sequence[str]
-) -> dict[str, dict[str, np.ndarray]]:
-    """What classical methods make of the realizations: {method: {field: (n, y, x)}}.
-
-    `analytic_eb` is the E of the observed Q and U of a channel; `wiener`, `quadratic` and
-    `iterative` are there as far as the maps have their estimates.
-    """
-    found: dict[str, dict[str, np.ndarray]] = {}
-    if channel is not None and "e_prim" in outputs:
-        q, u = maps.read(f"q_{channel}", numbers), maps.read(f"u_{channel}", numbers)
-        found["analytic_eb"] = {"e_prim": analytic_eb(q, u, maps.grid)[0]}
-    for method in ("wiener", "quadratic", "iterative"):
-        fields = {field: f"{field.partition('_')[0]}_{method}" for field in outputs}
-        there = {field: name for field, name in fields.items() if name in maps.fields}
-        if there:
-            found[method] = {field: maps.read(name, numbers) for field, name in there.items()}
-    return found
-
-
-def _taper_deg(maps: ShardSet) -> float:
-    """Width of the taper that the maps carry."""
-    return maps.provenance["settings"]["effects"]["taper_deg"]
-
-
-def _channel(candidates: Sequence[str], fields: Sequence[str]) -> str | None:
-    """The first channel among the candidates whose Q and U are both among the fields."""
-    for field in candidates:
-        stokes, _, channel = field.partition("_")
-        if stokes == "q" and channel != "prim" and {field, f"u_{channel}"} <= set(fields):
-            return channel
-    return None
 
 
 def evaluate_run(

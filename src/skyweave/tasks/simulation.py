@@ -151,10 +151,14 @@ def prepare(
     seed: int,
     dataset: str,
 ) -> None:
-    """Assign each realization to a part; fit mean and std of each field on the training part."""
+    """Assign each realization to a part; fit mean and std of each field on the training part.
+
+    Those of fields that do not vary are left out; a training asks for what it needs.
+    """
     maps = ShardSet(shards)
     parts = assign(maps.realizations, split, seed, dataset)
-    normalization = Normalization.fit(maps, maps.fields, members(parts, "train"))
+    train = members(parts, "train")
+    normalization = Normalization.fit(maps, maps.fields, train, all_vary=False)
     write_text(normalization_path, normalization.to_json())
     write_table(split_path, parts)
 

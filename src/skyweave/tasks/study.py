@@ -29,12 +29,14 @@ def build(study: Config, page: Path) -> None:
         page,
         study=study.model_dump(mode="json"),
         runs=runs("reconstruction"),
+        decomposition=runs("decomposition"),
         foregrounds=runs("foregrounds"),
         full_sky=[
             (name, results / "sky" / name)
             for name, run in sorted(study.runs.items())
             if isinstance(run, ForegroundsRun) and run.full_sky is not None
         ],
+        scans=[(name, results / "scans" / name) for name in sorted(study.scans)],
         sky=folders("sky"),
         cmb=folders("cmb"),
         imported=folders("imported"),

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -10,24 +10,25 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
-from skyweave.config import ForegroundsRun, ReconstructionRun, Selection
+from skyweave.config import DecompositionRun, ForegroundsRun, ReconstructionRun, Selection
 from skyweave.data.feed import BatchFeed
 from skyweave.data.joined import open_maps
 from skyweave.data.normalization import Normalization
 from skyweave.data.split import members, read_split
 from skyweave.statistics.tables import write_table
-from skyweave.tasks import foregrounds, reconstruction
+from skyweave.tasks import decomposition, foregrounds, reconstruction
 from skyweave.tasks.recipe import Recipe
 
 #: Settings of a run and its recipe, by task.
 TASKS: dict[str, tuple[type[Any], Callable[..., Recipe]]] = {
     "reconstruction": (ReconstructionRun, reconstruction.recipe),
+    "decomposition": (DecompositionRun, decomposition.recipe),
     "foregrounds": (ForegroundsRun, foregrounds.recipe),
 }
 
 
 def train_run(
-    run: ReconstructionRun | ForegroundsRun,
+    run: ReconstructionRun | DecompositionRun | ForegroundsRun,
     *,
     shards: Sequence[str | Path],
     split: str | Path,
@@ -42,12 +43,14 @@ def train_run(
     deadline_s: float | None,
     estimates: Sequence[str | Path] = (),
     calibration: str | Path | None = None,
+    networks: Mapping[str, str | Path] | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Train the network of a run; write it with its card, and the history of the training.
 
     Where inputs are estimates, `estimates` are their shards and `calibration` says how they are
-    made, which the card keeps.
+    made, which the card keeps. `networks` holds the files of the networks that this one needs, by
+    the setting that names their run.
 
     `sweep` becomes the table of what its epoch was picked by: `epoch`, `statistic`, `field` (with
     ``all``, by which it was), `value`, `picked` (1 for that epoch). Goes on from `state` if an
@@ -68,43 +71,54 @@ def train_run(
     maps = open_maps(shards, estimates)
     select = run.training.select
     parts = read_split(split)
-    recipe = TASKS[run.task][1](run, maps, parts, name, seed)
+    more = {"networks": networks} if networks else {}
+    recipe = TASKS[run.task][1](run, maps, parts, name, seed, **more)
     scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
-    made = [field for field in recipe.inputs if field not in scales.moments]
+    needed = (*recipe.inputs, *recipe.targets, *recipe.beside)
+    made = [field for field in needed if field not in scales.moments]
     if made:
-        more = Normalization.fit(maps, made, members(parts, "train"))
-        scales = Normalization({**scales.moments, **more.moments})
+        fitted = Normalization.fit(maps, made, members(parts, "train"))
+        scales = Normalization({**scales.moments, **fitted.moments})
+    if not recipe.normalize:
+        scales = Normalization(dict.fromkeys(scales.moments, (0.0, 1.0)))
+    scales = Normalization({**scales.moments, **dict.fromkeys(recipe.further, (0.0, 1.0))})
     feeds = {
         part: BatchFeed(
             maps,
             recipe.inputs,
-            recipe.targets,
+            (*recipe.targets, *recipe.beside),
             scales,
             members(parts, part),
             run.training.batch,
             seed,
             (name, part),
             noise=recipe.noise,
+            drawn=recipe.drawn,
         )
         for part in ("train", "validation")
     }
     deviations = {field: std for field, (_, std) in scales.moments.items()}
-    model = build(run.network, maps.pixels, recipe.inputs, recipe.targets, seed, deviations)
+    if recipe.build is not None:
+        model = recipe.build(scales)
+    else:
+        model = build(run.network, maps.pixels, recipe.inputs, recipe.targets, seed, deviations)
     epochs = train(
-        recipe.method(model),
+        recipe.method(model, scales),
         feeds["train"],
         feeds["validation"],
         run.training,
         state_folder=state,
-        identity={"run": name, "seed": seed, "network": run.network.model_dump()},
+        identity={"run": name, "seed": seed, "network": run.network.model_dump()}
+        | dict(recipe.identity),
         deadline_s=left_s(),
         terminal=terminal,
     )
-    sections = {"network", "training", "adversarial", "noise", "amplitude"}
+    sections = {"network", "training", "adversarial", "noise", "amplitude", "method", "flow"}
+    sections |= {"discriminator", "losses", "noise_channels", "samples", "gain", "after", "joint"}
     card = Card(
-        inputs=tuple(recipe.inputs),
+        inputs=(*recipe.inputs, *recipe.further),
         outputs=tuple(recipe.targets),
-        units=maps.units,
+        units={**maps.units, **dict.fromkeys(recipe.further, "")},
         normalization=scales,
         size_deg=maps.size_deg,
         pixels=maps.pixels,
@@ -138,6 +152,8 @@ def train_run(
     # A loss that there is not (of a network that did not learn) is no number for JSON.
     metrics = {str(key): value for key, value in row.items() if np.isfinite(value)}
     metrics |= {"picked_by": compared.statistic.iloc[0], "picked_value": float(values[picked])}
+    if recipe.finish is not None:
+        model = recipe.finish(TrainedNetwork(model, card))
     save_network(Path(network).parent, model, replace(card, metrics=metrics))
     write_table(history, epochs)
     write_table(sweep, compared.assign(picked=(compared.epoch == picked).astype("int64")))
