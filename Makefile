@@ -11,7 +11,7 @@ export KERAS_HOME ?= $(CURDIR)/.cache/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation check-tiles check-estimators bench scaling hybrid
+.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation check-tiles check-estimators bench scaling hybrid adversary
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -27,7 +27,7 @@ run: env ## run config/config.yaml and write the report
 test: env ## run the tests
 	pytest -m "not slow and not slurm" $(ARGS)
 
-test-slow: env ## run the slow tests
+test-slow: env ## run the slow tests: other backends, published sizes, memory, benchmarks
 	pytest -m slow $(ARGS) || [ $$? = 5 ] # 5: there are none
 
 test-slurm: env ## run the tests on a Slurm, installed and started here
@@ -63,6 +63,11 @@ hybrid: env ## train on estimates beside the published network: docs/hybrid.md
 	snakemake reconstruction --cores $(CORES) --configfile config/studies/hybrid_cpu.yaml \
 		--config 'pathvars={results: results/hybrid}' $(ARGS)
 	python -m skyweave.tasks.hybrid_page results/hybrid docs/hybrid.md
+
+adversary: env ## train against discriminators in several ways: docs/adversary.md
+	snakemake decomposition --cores $(CORES) --configfile config/studies/adversary.yaml \
+		--config 'pathvars={results: results/adversary}' $(ARGS)
+	python -m skyweave.tasks.adversary_page results/adversary docs/adversary.md
 
 bench: env ## run benchmarks/ and make docs/benchmarks.md
 	python -m benchmarks

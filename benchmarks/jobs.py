@@ -6,6 +6,7 @@ from skyweave.config import (
     ESTIMATES,
     CmbDataset,
     Config,
+    DecompositionRun,
     ForegroundsRun,
     ReconstructionRun,
     SkyDataset,
@@ -55,6 +56,7 @@ def spectra_sets(study: Config) -> int:
 def estimated(study: Config) -> dict[str, CmbDataset]:
     """The datasets that runs are trained on and that have classical estimates."""
     names = {run.dataset for run in reconstructions(study).values()}
+    names |= {run.dataset for run in _decompositions(study)}
     made = simulated(study).items()
     return {name: each for name, each in made if name in names and each.estimated}
 
@@ -62,13 +64,16 @@ def estimated(study: Config) -> dict[str, CmbDataset]:
 def estimate_sizes(study: Config) -> Iterator[tuple[CmbDataset, int]]:
     """Of each job of `estimate`: the dataset, and how many of its realizations are estimated.
 
-    They are those of both parts that a run is judged on, and of what it is trained on where some of
-    its inputs are estimates.
+    They are those of the parts that a run is judged on (test set, of a reconstruction also
+    validation set), and of what it is trained on where some of its inputs are estimates.
     """
-    runs = reconstructions(study).values()
+    reconstructed = list(reconstructions(study).values())
+    runs: list[ReconstructionRun | DecompositionRun] = [*reconstructed, *_decompositions(study)]
     trained_on = {run.dataset for run in runs if set(run.inputs) & set(ESTIMATES)}
+    validated = trained_on | {run.dataset for run in reconstructed}
     for name, dataset in estimated(study).items():
-        for part in ("test", "validation", *(("train",) if name in trained_on else ())):
+        others = {"validation": validated, "train": trained_on}
+        for part in ("test", *(part for part, names in others.items() if name in names)):
             for together in dataset.estimated_together(part):
                 held = sum(len(dataset.shards[shard]) for shard in together)
                 yield dataset, round(getattr(dataset.split, part) * held)
@@ -77,7 +82,8 @@ def estimate_sizes(study: Config) -> Iterator[tuple[CmbDataset, int]]:
 def elsewhere_pairs(study: Config) -> set[tuple[str, str]]:
     """Datasets whose calibration others' test sets are estimated by, and these others."""
     made, found = simulated(study), set()
-    for run in reconstructions(study).values():
+    runs: list[ReconstructionRun | DecompositionRun] = [*reconstructions(study).values()]
+    for run in (*runs, *_decompositions(study)):
         for other in run.tests if run.dataset in estimated(study) else ():
             channel = made[run.dataset].estimated_from
             if {f"q_{channel}", f"u_{channel}"} <= set(made[other].fields):
@@ -97,7 +103,8 @@ def job_counts(study: Config) -> dict[str, int]:
         "spectra": spectra_sets(study),
         "simulate": sum(len(each.shards) for each in cmb),
         **dict.fromkeys(("prepare", "check_simulation", "draw_spectra"), len(cmb)),
-        **dict.fromkeys(("calibrate", "expect"), len(estimated(study))),
+        "calibrate": len(estimated(study)),
+        "expect": len({run.dataset for run in runs.values()} & set(estimated(study))),
         "estimate": sum(1 for _ in estimate_sizes(study)),
         **dict.fromkeys(SKY_RULES, len(sky)),
         "sky_sources": sum(each.sources.remove != "none" for each in sky),
@@ -107,6 +114,7 @@ def job_counts(study: Config) -> dict[str, int]:
         "estimate_elsewhere": len(elsewhere_pairs(study)),
         "draw_generalization": sum(map(bool, tests)),
         "draw_training_cost": len(comparable(study)),
+        **_decomposition_counts(study),
         **_foreground_counts(study),
         "predict_maps": len(study.predictions),
         "tabulate_scan": len(study.scans),
@@ -115,6 +123,19 @@ def job_counts(study: Config) -> dict[str, int]:
         "all": 1,
     }
     return {rule: count for rule, count in counts.items() if count}
+
+
+def _decompositions(study: Config) -> list[DecompositionRun]:
+    return [run for run in study.runs.values() if isinstance(run, DecompositionRun)]
+
+
+def _decomposition_counts(study: Config) -> dict[str, int]:
+    runs = _decompositions(study)
+    rules = ("decompose", "evaluate_decomposition", "draw_decomposition")
+    return {
+        **dict.fromkeys(rules, len(runs)),
+        "decompose_elsewhere": sum(len(run.tests) for run in runs),
+    }
 
 
 def _foreground_counts(study: Config) -> dict[str, int]:

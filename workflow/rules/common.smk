@@ -249,7 +249,7 @@ def needed_network(key):
 
 def evaluated_settings(wildcards):
     """Settings of a run that its evaluation reads."""
-    keys = {"task", "dataset", "beside", "tests", "method"}
+    keys = {"task", "dataset", "beside", "tests", "method", "noise_channels"}
     return run_settings(wildcards).model_dump(mode="json", include=keys)
 
 

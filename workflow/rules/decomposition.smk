@@ -35,6 +35,9 @@ rule decompose_elsewhere:
         card=rules.train.output.card,
         shards=run_shards,
         split=run_dataset("split.csv"),
+        estimates=lambda wildcards: (
+            elsewhere_estimates(wildcards) if starts_from_estimates(wildcards) else []
+        ),
     output:
         temp("<results>/runs/{run}/tests/{other}/decomposition.h5"),
     log:

@@ -215,6 +215,11 @@ class DecompositionRun(Settings):
                 "noise_channels: expected 0 with `method: plain`, which has nothing to learn from "
                 f"them, found {self.noise_channels}"
             )
+        if self.method == "plain" and not self.adversarial.fidelity:
+            raise ValueError(
+                "adversarial.fidelity: expected more than 0 with `method: plain`, whose losses it "
+                "weighs, found 0"
+            )
         if self.losses.energy:
             self._check_energy()
         if self.method == "adversarial":

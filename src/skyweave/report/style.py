@@ -24,6 +24,7 @@ GREY = "#6b7280"
 
 METHODS = {  # label, colour, marker (none: a prediction of theory), line
     "network": ("network", BLUE, "o", "-"),
+    "mean": ("mean of infinitely many samples", GREY, "p", "-."),
     "analytic_eb": ("analytic E/B", ORANGE, "s", "--"),
     "wiener": ("Wiener filter", GREEN, "^", "-."),
     "quadratic": ("quadratic estimator", PINK, "D", ":"),

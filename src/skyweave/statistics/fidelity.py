@@ -17,8 +17,8 @@ from skyweave.flat.grid import PatchGrid
 from skyweave.statistics.flat_spectra import cross_spectra
 from skyweave.statistics.reconstruction import COLUMNS, field_metrics, jackknife, long_rows
 
-#: The method of rows about samples, each taken by itself.
-SAMPLES = "samples"
+#: The method of rows about samples, each taken by itself; and about the mean of infinitely many.
+SAMPLES, MEAN = "samples", "mean"
 
 #: Means are over the bands with centres below this multipole.
 ELL = 2000.0
@@ -49,8 +49,9 @@ def fidelity_metrics(
     same weight. What is predicted where the truth is zero everywhere is `power_null`, as of
     `null_power`, in place of `power_prediction_null`. With `samples` (samples, n, y, x) there are
     the same statistics but those of pixels and null patches again for the method `SAMPLES`: spectra
-    of each sample, averaged over the samples of a patch. Errors are delete-one jackknife over
-    patches. Raises `UserError` as `field_metrics` does.
+    of each sample, averaged over the samples of a patch; and for the method `MEAN`, the mean of
+    infinitely many samples, whose spectrum is that between two of them. Errors are delete-one
+    jackknife over patches. Raises `UserError` as `field_metrics` does.
     """
     names = {"run": run, "split": split, "field": field, "method": method}
     rows = field_metrics(
@@ -61,6 +62,9 @@ def fidelity_metrics(
     if samples is not None:
         each = _spectra(samples, truth, grid, bins, taper)
         tables.append(_named(_rows(each, grid, bins, _PER_ELL), names | {"method": SAMPLES}))
+        if len(samples) > 1:
+            limit = _spectra(samples, truth, grid, bins, taper, limit=True)
+            tables.append(_named(_rows(limit, grid, bins, _PER_ELL), names | {"method": MEAN}))
     return pd.concat([table for table in tables if len(table)], ignore_index=True)
 
 
@@ -76,15 +80,17 @@ def paired_difference(
     method: str,
     split: str = "test",
     taper: np.ndarray | None = None,
+    limit: bool = False,
 ) -> pd.DataFrame:
     """What `maps` have over `other`, patch by patch on the same sky, in long form.
 
     Statistics per ell `correlation_difference` and `power_ratio_difference`, of `maps` less of
     `other`, and their means `mean_…_difference` over the bands below `ELL`. Maps are (n, y, x) or
-    samples (samples, n, y, x); `method` names the other. The scatter of the sky cancels in the
-    jackknife errors. No rows where all truths are zero everywhere.
+    samples (samples, n, y, x), each by itself or with `limit` the mean of infinitely many; `method`
+    names the other. The scatter of the sky cancels in the jackknife errors. No rows where all
+    truths are zero everywhere.
     """
-    both = [_spectra(one, truth, grid, bins, taper) for one in (maps, other)]
+    both = [_spectra(one, truth, grid, bins, taper, limit=limit) for one in (maps, other)]
     sums = np.stack(both, axis=1)
     if not len(sums):
         return pd.DataFrame(columns=list(COLUMNS))
@@ -126,11 +132,18 @@ def null_power(
 
 
 def _spectra(
-    maps: np.ndarray, truth: np.ndarray, grid: PatchGrid, bins: Bins, taper: np.ndarray | None
+    maps: np.ndarray,
+    truth: np.ndarray,
+    grid: PatchGrid,
+    bins: Bins,
+    taper: np.ndarray | None,
+    *,
+    limit: bool = False,
 ) -> np.ndarray:
     """C_pp, C_tt and C_pt (m, 3, bands) of the m patches whose truth is not zero everywhere.
 
-    Those of samples (samples, n, y, x) are averaged over the samples.
+    Those of samples (samples, n, y, x) are averaged over the samples; with `limit` C_pp is that
+    between different samples, which the mean of infinitely many has.
     """
     live = truth.any(axis=(1, 2))
     true = truth[live]
@@ -140,6 +153,10 @@ def _spectra(
         one = sample[live]
         auto += cross_spectra(one, one, grid, bins, taper=taper) / len(samples)
         cross += cross_spectra(one, true, grid, bins, taper=taper) / len(samples)
+    if limit and len(samples) > 1:
+        mean = samples[:, live].mean(axis=0)
+        together = cross_spectra(mean, mean, grid, bins, taper=taper)
+        auto = (len(samples) * together - auto) / (len(samples) - 1)
     return np.stack([auto, cross_spectra(true, true, grid, bins, taper=taper), cross], axis=1)
 
 

@@ -45,3 +45,9 @@ def _numbers(words: pd.Series) -> pd.Series:
         except ValueError:
             continue
     return words
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table of words as Markdown, without its index."""
+    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)

@@ -146,13 +146,24 @@ def _flow(
         run.targets,
         run.network.width,
         seed,
-        mean=None if first is None else first.model,
+        mean=None if first is None else _of_first(first.model, pixels, len(run.inputs)),
         dropout=run.network.dropout,
         deviations=noise.rms,
     )
     if start is not None:
         start_from(model, start.model)
     return model
+
+
+def _of_first(model: "keras.Model", pixels: int, inputs: int) -> "keras.Model":
+    """The network on maps with so many inputs, of which it takes the first."""
+    import keras
+
+    own = model.input_shape[-1]
+    if own == inputs:
+        return model
+    image = keras.Input((pixels, pixels, inputs), name="inputs")
+    return keras.Model(image, model(image[..., :own]), name="of_first")
 
 
 def _method(
@@ -327,7 +338,7 @@ def decompose(
             each.append(predict(network, {**inputs, **drawn}))
         found = {field: np.stack([one[field] for one in each]) for field in card.outputs}
     else:
-        return {field: predict(network, inputs)[field] for field in card.outputs}, {}
+        return predict(network, inputs), {}
     return {field: maps.mean(axis=0, dtype=np.float32) for field, maps in found.items()}, found
 
 

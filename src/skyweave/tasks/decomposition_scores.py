@@ -10,7 +10,13 @@ from skyweave.config import DecompositionRun
 from skyweave.data.predictions import NETWORK, Predictions
 from skyweave.errors import UserError
 from skyweave.seeds import generator
-from skyweave.statistics.fidelity import SAMPLES, fidelity_metrics, null_power, paired_difference
+from skyweave.statistics.fidelity import (
+    MEAN,
+    SAMPLES,
+    fidelity_metrics,
+    null_power,
+    paired_difference,
+)
 from skyweave.statistics.flat_spectra import default_bins
 from skyweave.statistics.sample_coverage import CURVES, sample_calibration
 from skyweave.tasks.decomposition_verdicts import decomposition_verdicts
@@ -48,7 +54,7 @@ def evaluate_run(
     metrics = pd.concat([table for table in rows if len(table)], ignore_index=True)
     shown = [curve for curve in curves if len(curve)]
     table = pd.concat(shown, ignore_index=True) if shown else pd.DataFrame(columns=list(CURVES))
-    verdicts = decomposition_verdicts(metrics, method=run.method, plain=plain)
+    verdicts = decomposition_verdicts(metrics, sampled=run.makes_samples, plain=plain)
     return metrics, table, verdicts
 
 
@@ -83,7 +89,7 @@ def _field(
     for other, found in others.items():
         if field not in found.fields:
             continue
-        maps = found.estimate(field, NETWORK)
+        maps, drawn = found.estimate(field, NETWORK), found.samples(field)
         table = fidelity_metrics(
             maps,
             truth,
@@ -91,14 +97,25 @@ def _field(
             bins,
             method=other,
             taper=taper,
-            samples=found.samples(field),
+            samples=drawn,
             run=name,
             field=field,
         )
-        rows.append(table.replace({"method": {SAMPLES: f"{other}_{SAMPLES}"}}))
+        rows.append(
+            table.replace({"method": {kind: f"{other}_{kind}" for kind in (SAMPLES, MEAN)}})
+        )
         rows.append(
             paired_difference(
-                own, maps, truth, grid, bins, method=other, taper=taper, run=name, field=field
+                own if samples is None else samples,
+                maps if drawn is None else drawn,
+                truth,
+                grid,
+                bins,
+                method=other,
+                taper=taper,
+                limit=True,
+                run=name,
+                field=field,
             )
         )
     return rows

@@ -24,16 +24,16 @@ _LEAKAGE_BAR = 0.1
 
 
 def decomposition_verdicts(
-    metrics: pd.DataFrame, *, method: str, plain: str | None = None
+    metrics: pd.DataFrame, *, sampled: bool, plain: str | None = None
 ) -> list[dict]:
-    """All verdicts on a run trained by `method` (``plain``, ``adversarial``, ``flow``).
+    """All verdicts on a run, which makes samples or not.
 
     `metrics` has rows of `fidelity_metrics`, of `paired_difference` from the run `plain` where
-    there is one, of `sample_calibration` for a flow, and of `null_power` where B was tested on
-    skies without it. Of a flow samples have the power to be right and their mean the correlation.
+    there is one, of `sample_calibration` where it makes samples, and of `null_power` where B was
+    tested on skies without it. Samples have the power to be right and their mean the correlation.
     Fields of B are judged by `leakage` alone.
     """
-    judged = SAMPLES if method == "flow" else NETWORK
+    judged = SAMPLES if sampled else NETWORK
     found = []
     for field in metrics["field"].unique():
         if field.startswith("b_"):
@@ -42,7 +42,7 @@ def decomposition_verdicts(
         found += power(metrics, field, judged)
         if plain is not None:
             found += loss(metrics, field, plain)
-        if method == "flow":
+        if sampled:
             found += coverage(metrics, field)
     return found
 
@@ -65,8 +65,13 @@ def power(metrics: pd.DataFrame, field: str, method: str) -> list[dict]:
 
 
 def loss(metrics: pd.DataFrame, field: str, plain: str) -> list[dict]:
-    """Is the correlation in every band as good as that of the run `plain`, on the same patches?"""
+    """Is the correlation in every band as good as that of the run `plain`, on the same patches?
+
+    No verdict where that run has no such field.
+    """
     rows = _bands(metrics, field, plain, "correlation_difference")
+    if rows.empty:
+        return []
     off, worst = _worst(rows, -rows["value"])
     return [
         verdict(

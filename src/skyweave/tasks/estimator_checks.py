@@ -26,6 +26,7 @@ from skyweave.simulation.cosmologies import camb_parameters
 from skyweave.simulation.effects import rotation_cl
 from skyweave.simulation.patch import simulate
 from skyweave.simulation.spectra import SpectraTable, compute
+from skyweave.statistics.tables import markdown
 from skyweave.tasks.simulation_checks import spread
 
 GRID, ELL = PatchGrid(5.0, 128), (300.0, 3500.0)
@@ -320,11 +321,6 @@ B that the estimate itself leaves (last column, its share) agrees with its noise
 """
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 def _numbers(table: pd.DataFrame) -> str:
     """A table with its numbers rounded, and the ends of bands as one column."""
     shown = table.map(lambda value: value if isinstance(value, str) else f"{value:.3g}")
@@ -332,7 +328,7 @@ def _numbers(table: pd.DataFrame) -> str:
         ends = zip(table.low, table.high, strict=True)
         shown["low"] = [f"{low:g}–{high:g}" for low, high in ends]
         shown = shown.drop(columns="high").rename(columns={"low": "L"})
-    return _markdown(shown)
+    return markdown(shown)
 
 
 def _by_band(tables: dict[str, pd.DataFrame]) -> str:
@@ -346,12 +342,12 @@ def _by_band(tables: dict[str, pd.DataFrame]) -> str:
         for name, table in tables.items()
         for pair, part in table.groupby("pair", sort=False)
     ]
-    return _markdown(pd.DataFrame(rows))
+    return markdown(pd.DataFrame(rows))
 
 
 def _signal(table: pd.DataFrame) -> str:
     shown = table[table.L.round().isin((72, 288, 1008, 2016))].round({"L": 0}).astype({"L": int})
-    return _markdown(shown.map(lambda value: f"{value:.3g}" if value < 50 else f"{value:.0f}"))
+    return markdown(shown.map(lambda value: f"{value:.3g}" if value < 50 else f"{value:.0f}"))
 
 
 def page(

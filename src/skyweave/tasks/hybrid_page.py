@@ -20,6 +20,7 @@ from skyweave.report.cost import cost
 from skyweave.report.reconstruction import METRIC_COLUMNS
 from skyweave.report.style import plain_field
 from skyweave.report.training_cost import curves, draw
+from skyweave.statistics.tables import markdown
 from skyweave.tasks.hybrid_results import BANDS, HYBRID, PLAIN, PUBLISHED, correlations, read_card
 
 #: Columns of the tables, in their order.
@@ -51,7 +52,7 @@ def _by_band(table: pd.DataFrame, field: str) -> str:
         if name != HYBRID:
             words.append(f"- {_gain(rows, _COLUMNS[name])}")
     lines = [f"Of {BANDS.count} bands `{HYBRID}` has the larger r in", "", *words]
-    return "\n".join([_markdown(pd.DataFrame(columns)), "", *lines])
+    return "\n".join([markdown(pd.DataFrame(columns)), "", *lines])
 
 
 def _value(row: dict[Any, Any]) -> str:
@@ -101,7 +102,7 @@ def _runs(results: Path) -> str:
             "minutes": "–",
         }
     )
-    return _markdown(pd.DataFrame(rows))
+    return markdown(pd.DataFrame(rows))
 
 
 def _bought(rows: pd.DataFrame, field: str) -> str:
@@ -136,12 +137,7 @@ def _coverage(results: Path) -> str:
             rows.append({"field": plain_field(str(field))} | shares)
     if not rows:
         return "The network of this run predicts none (`network.uncertainty` is off)."
-    return _markdown(pd.DataFrame(rows))
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [list(table.columns), ["---"] * len(table.columns), *table.to_numpy().tolist()]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+    return markdown(pd.DataFrame(rows))
 
 
 _PAGE = """\
