@@ -301,6 +301,7 @@ print(json.dumps(dataclasses.asdict(sky.second_stage_memory(nside=64, patches=pa
 """
 
 
+@pytest.mark.slow
 def test_the_memory_of_the_second_stage_is_measured():
     """Of few large tiles, in a process of its own: TensorFlow's threads are set once in each."""
     assert sky._elsewhere(os.getpid) != os.getpid()
@@ -339,9 +340,15 @@ def test_the_loop_and_bare_keras_train_the_same_network(tmp_path):
 @pytest.mark.parametrize(
     ("run", "unit"),
     [
-        (lambda: training.loop(width=0.0625, pixels=16, steps=2, batch=2, blocks=1), "ms/patch"),
+        pytest.param(
+            lambda: training.loop(width=0.0625, pixels=16, steps=2, batch=2, blocks=1),
+            "ms/patch",
+            marks=pytest.mark.slow,
+        ),
         (lambda: training.fed(cached=False, width=0.0625, pixels=16, count=64), "ms/patch"),
-        (lambda: training.share(width=0.0625, pixels=16), "GFLOP/s"),
+        pytest.param(
+            lambda: training.share(width=0.0625, pixels=16), "GFLOP/s", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_training_is_measured(run, unit, tmp_path):

@@ -149,7 +149,7 @@ def test_every_key_is_described():
             "'superposition'",
         ),
         ("runs.resunet.task", "foreground", "runs.resunet.task", "reconstruction or", "foreground"),
-        ("runs.forse.task", None, "runs.forse.task", "reconstruction or decomposition or foregrounds", "None"),
+        ("runs.forse.task", None, "runs.forse.task", "decomposition or foregrounds", "None"),
         ("runs.forse", {"dataset": "dust"}, "runs.forse.dataset", "kind cmb", "'sky'"),
         ("runs.forse.dataset", "cmb", "runs.forse.dataset", "kind sky", "'cmb'"),
         ("runs.forse.inputs", ["low"], "runs.forse.inputs", "a known", "'inputs'"),

@@ -405,7 +405,7 @@ def test_a_training_that_was_stopped_ends_alike(shards, tmp_path, monkeypatch):
         patch.setattr(
             Interruption,
             "reason",
-            property(lambda self: "a test" if len(self._steps) > 4 else None),
+            property(lambda self: "a test" if len(self._steps) > 5 else None),
         )
         while True:
             try:
@@ -431,6 +431,7 @@ def found():
     return [np.array(rows).tolist(), *(samples[name].ravel().tolist() for name in TARGETS)]
 
 
+@pytest.mark.slow
 def test_tensorflow_and_jax_agree():
     """Losses to 1e-4, samples to 0.1 % of their deviation."""
     other = subprocess.run(

@@ -3,7 +3,6 @@
 import copy
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -12,6 +11,7 @@ import pytest
 import yaml
 from numpy.testing import assert_allclose, assert_array_equal
 
+import forked_snakemake
 from skyweave.config import ImportedDataset, Network, parse
 from skyweave.data.arrays import open_arrays
 from skyweave.data.normalization import Normalization
@@ -29,7 +29,6 @@ from skyweave.tasks.imported_files import counted
 from skyweave.tasks.methods import taper_deg
 
 ROOT = Path(__file__).parent.parent
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 GRID = PatchGrid(5.0, 16)
 TAPER = cosine_taper(GRID, 1.5)
 #: Names of the published data pipeline.
@@ -293,10 +292,7 @@ def test_runs_are_checked_against_what_the_files_hold(tmp_path, monkeypatch):
 
 
 def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    command = [str(SNAKEMAKE), "--snakefile", str(ROOT / "Snakefile"), "--cores", "1", *words]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=600, check=False
-    )
+    return forked_snakemake.snakemake(folder, "--cores", "1", *words)
 
 
 @pytest.fixture(scope="module")

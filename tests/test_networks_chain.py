@@ -459,6 +459,12 @@ def trained():
     return [np.ravel(losses).tolist(), *(one.tolist() for one in values)]
 
 
+def test_a_chain_that_learned_is_itself_from_disk():
+    _, here, loaded = trained()
+    np.testing.assert_array_equal(here, loaded)
+
+
+@pytest.mark.slow
 def test_both_backends_train_alike():
     other = subprocess.run(
         [sys.executable, __file__],

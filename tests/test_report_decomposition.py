@@ -248,7 +248,7 @@ def test_the_tables_of_the_statistics_room_are_drawn(tmp_path: Path) -> None:
     ]
     metrics = pd.concat(tables, ignore_index=True)
     write_table(tmp_path / "metrics.csv", metrics)
-    assert len(decomposition.fidelity(metrics, tmp_path / "a.svg")) == 2 * 4 * bins.count
+    assert len(decomposition.fidelity(metrics, tmp_path / "a.svg")) == 2 * 5 * bins.count
     leaked = decomposition.leakage(metrics, {"b_sky": ""}, tmp_path / "b.svg")
     assert len(leaked) == 4 * bins.count
     assert len(calibration(rows, curves, tmp_path / "c.svg")) == 2 * bins.count + len(curves)

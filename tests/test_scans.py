@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from forked_snakemake import as_typed
 from skyweave.config import parse
 from skyweave.config.docs import commented
 from skyweave.config.scans import setting, with_settings
@@ -23,7 +23,6 @@ from skyweave.tasks.reproduce import command, needed, record, restricted
 from skyweave.tasks.scans import tabulate
 
 ROOT = Path(__file__).parent.parent
-BIN = Path(sys.executable).parent
 
 DATASET = {
     "kind": "cmb",
@@ -356,17 +355,6 @@ def test_a_command_says_where_the_snakefile_is():
 # In the workflow
 
 
-def snakemake(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(BIN / "snakemake"), *words],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-
-
 def planned(done: subprocess.CompletedProcess[str]) -> dict[str, int]:
     assert done.returncode == 0, done.stdout + done.stderr
     table = done.stdout.partition("Job stats:")[2].partition("total")[0]
@@ -383,7 +371,7 @@ def workflow_study() -> dict:
 def test_runs_of_a_scan_are_trained_and_judged(tmp_path):
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(workflow_study()))
     words = ["--snakefile", str(ROOT / "Snakefile"), "--configfile", "study.yaml", "--dry-run"]
-    jobs = planned(snakemake(tmp_path, *words, "all"))
+    jobs = planned(as_typed(tmp_path, *words, "all"))
     assert {name: jobs[name] for name in ("train", "evaluate", "tabulate_scan", "record_runs")} == {
         **{"train": 5, "evaluate": 5},
         **{"tabulate_scan": 1, "record_runs": 1},
@@ -397,7 +385,7 @@ def test_a_recorded_command_plans_that_run(tmp_path):
     record(whole, folders, snakefile=os.path.relpath(ROOT / "Snakefile", tmp_path))
     text = (folders["base"] / "command.txt").read_text(encoding="utf-8").splitlines()[-1]
     text = text.replace(f"{tmp_path}/", "")
-    jobs = planned(snakemake(tmp_path, *shlex.split(text)[1:], "--dry-run"))
+    jobs = planned(as_typed(tmp_path, *shlex.split(text)[1:], "--dry-run"))
     assert jobs == {
         **dict.fromkeys(("train", "predict", "evaluate", "generalize"), 1),
         **dict.fromkeys(("predict_elsewhere", "evaluate_elsewhere", "spectra"), 1),
@@ -412,15 +400,15 @@ def test_what_the_study_made_is_not_made_again(tmp_path):
     frame = ["--snakefile", str(ROOT / "Snakefile")]
     made = [f"results/datasets/{name}/split.csv" for name in ("cmb", "other")]
     config = "results/runs/base/config.yaml"
-    done = snakemake(tmp_path, *frame, "--configfile", "study.yaml", "--cores", "2", *made, config)
+    done = as_typed(tmp_path, *frame, "--configfile", "study.yaml", "--cores", "2", *made, config)
     assert done.returncode == 0, done.stdout + done.stderr
     line = (tmp_path / "results/runs/s_2/command.txt").read_text(encoding="utf-8").splitlines()[-1]
     assert line.split()[1] == "results/runs/s_2/network.keras"
-    done = snakemake(tmp_path, *frame, "--configfile", config, "--dry-run", *made)
+    done = as_typed(tmp_path, *frame, "--configfile", config, "--dry-run", *made)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Nothing to be done" in done.stdout + done.stderr
     # Another setting would not have gone unseen.
     text = (tmp_path / config).read_text(encoding="utf-8")
     (tmp_path / "other.yaml").write_text(text.replace("noise_uk_arcmin: 1.0", "noise_uk_arcmin: 2"))
-    jobs = planned(snakemake(tmp_path, *frame, "--configfile", "other.yaml", "--dry-run", *made))
+    jobs = planned(as_typed(tmp_path, *frame, "--configfile", "other.yaml", "--dry-run", *made))
     assert jobs["simulate"] == 2

@@ -17,6 +17,7 @@ from astropy.io import fits
 from numpy.testing import assert_allclose
 from pixell import enmap
 
+import forked_snakemake
 from skyweave.config import Channel, Effects, Grid, Spectra
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.errors import UserError
@@ -81,14 +82,7 @@ def command(*arguments: str) -> list[str]:
 
 def snakemake(folder: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess[str]:
     """Run the workflow in `folder` with its config/config.yaml."""
-    return subprocess.run(
-        command("--cores", str(cores), *arguments),
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
+    return forked_snakemake.snakemake(folder, "--cores", str(cores), *arguments)
 
 
 def run(folder: Path, *arguments: str, cores: int = 2) -> str:

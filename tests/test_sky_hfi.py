@@ -5,8 +5,6 @@ files where `test_sky_real.py` and `test_beams.py` have them.
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -17,6 +15,7 @@ import pytest
 import yaml
 from astropy.io import fits
 
+from forked_snakemake import snakemake
 from skyweave.config import HealpixMap, Patches, parse
 from skyweave.errors import UserError
 from skyweave.simulation.beams import hfi_window
@@ -28,7 +27,6 @@ from skyweave.sky.patches import extract
 from skyweave.sky.skymap import SkyMap, read_mask
 
 ROOT = Path(__file__).parents[1]
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 #: The default, as no more than the path is given.
 NSIDE = 512
 NPIX = 12 * NSIDE**2
@@ -117,15 +115,7 @@ def study(observed: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Pat
     dust = {"kind": "sky", "map": {"path": "hfi.fits"}, "patches": PATCHES}
     (folder / "study.yaml").write_text(yaml.safe_dump({"datasets": {"dust": dust}}))
     wanted = "results/datasets/dust/verdicts.json"
-    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "2"]
-    done = subprocess.run(
-        [*command, "--configfile", "study.yaml", "--", wanted],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    done = snakemake(folder, "--cores", "2", "--configfile", "study.yaml", "--", wanted)
     logs = "\n".join(path.read_text() for path in (folder / "results" / "logs").rglob("*.log"))
     assert done.returncode == 0, done.stdout + done.stderr + logs
     return (folder / wanted).parent

@@ -1,7 +1,5 @@
 """Point sources as an option of a sky dataset: taken out of the map before patches are cut."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from forked_snakemake import snakemake
 from skyweave.config import Mask, Patches, Split, parse
 from skyweave.config.sky import PointSources
 from skyweave.errors import UserError
@@ -25,8 +24,6 @@ from skyweave.sky.skymap import SkyMap
 from skyweave.sky.sources import inpaint
 from skyweave.tasks.sky import cut_patches, remove_sources
 
-ROOT = Path(__file__).parents[1]
-SNAKEMAKE = Path(sys.executable).parent / "snakemake"
 NSIDE, FWHM = 64, 100.0
 NPIX, LMAX = 12 * NSIDE**2, 2 * NSIDE
 LON, LAT = healpy.pix2ang(NSIDE, np.arange(NPIX), lonlat=True)
@@ -97,16 +94,9 @@ def removed(observed: SkyMap, tmp_path_factory: pytest.TempPathFactory) -> Path:
     unknown = {"kind": "sky", "map": {"path": "user.fits", "frequency_ghz": 353}}
     study = {"seed": SEED, "datasets": {"dust": dataset, "unknown": unknown}}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", "--cores", "4", "--keep-going"]
     wanted = ["results/datasets/dust/patches.h5", "results/datasets/unknown/map.fits"]
-    done = subprocess.run(
-        [*command, "--configfile", "study.yaml", "--", *wanted],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = ["--cores", "4", "--keep-going", "--configfile", "study.yaml"]
+    done = snakemake(folder, *command, "--", *wanted)
     logs = "\n".join(path.read_text() for path in (folder / "results" / "logs").rglob("*.log"))
     assert (folder / wanted[0]).exists(), done.stdout + done.stderr + logs
     assert done.returncode != 0

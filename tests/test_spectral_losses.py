@@ -256,6 +256,7 @@ def found():
     return [[row[key].ravel().tolist() for key in ("value", "e", "kappa")] for row in rows]
 
 
+@pytest.mark.slow
 def test_tensorflow_and_jax_agree():
     other = subprocess.run(
         [sys.executable, __file__],

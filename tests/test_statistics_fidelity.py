@@ -172,6 +172,22 @@ class TestDifference:
         alone = pick(metrics, "correlation")["error"]
         assert (error < alone).all()
 
+    def test_the_mean_of_infinitely_many_samples_is_the_posteriors(self):
+        """Three samples' own mean has a third of their scatter; the limit has none."""
+        found = paired_difference(
+            self.samples, self.mean, self.truth, GRID, BINS, limit=True, **NAMES
+        )
+        for statistic in ("correlation_difference", "power_ratio_difference"):
+            rows = found[found.statistic == statistic]
+            assert (rows.value.abs() < 4 * rows.error).all()
+        table = fidelity_metrics(self.mean, self.truth, GRID, BINS, samples=self.samples, **NAMES)
+        limit, each, exact = (
+            table[(table.method == method) & (table.statistic == "mean_correlation")].iloc[0]
+            for method in ("mean", "samples", NAMES["method"])
+        )
+        assert abs(limit.value - exact.value) < 4 * limit.error
+        assert each.value < exact.value - 10 * each.error
+
     def test_samples_less_their_mean(self):
         found = paired_difference(self.samples, self.mean, self.truth, GRID, BINS, **NAMES)
         rows = pick(found, "power_ratio_difference")
@@ -293,15 +309,15 @@ class TestVerdicts:
         assert one["value"] == pytest.approx(-0.1), "a gain everywhere is no loss"
 
     def test_what_is_judged_depends_on_the_method(self):
-        plain = decomposition_verdicts(self.metrics(), method="plain")
-        adversarial = decomposition_verdicts(self.metrics(), method="adversarial", plain="plain")
-        flow = decomposition_verdicts(self.metrics(), method="flow", plain="plain")
+        plain = decomposition_verdicts(self.metrics(), sampled=False)
+        adversarial = decomposition_verdicts(self.metrics(), sampled=False, plain="plain")
+        flow = decomposition_verdicts(self.metrics(), sampled=True, plain="plain")
         assert [len(found) for found in (plain, adversarial, flow)] == [1, 2, 4]
         assert all("kappa" in one["check"] for one in flow)
         assert flow[0]["value"] == pytest.approx(0.01), "samples are judged"
 
     def test_coverage_that_is_off_fails(self):
-        found = decomposition_verdicts(self.metrics(coverage=0.6), method="flow")
+        found = decomposition_verdicts(self.metrics(coverage=0.6), sampled=True)
         failed = [one["check"] for one in found if not one["passed"]]
         assert len(failed) == 1
         assert "68 %" in failed[0]

@@ -1,15 +1,13 @@
 """What training buys: which runs are compared, the curves, and their place in report and plan."""
 
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
 
 import report_inputs as inputs
+from forked_snakemake import snakemake
 from skyweave.config import parse
 from skyweave.errors import UserError
 from skyweave.report import read
@@ -18,7 +16,6 @@ from skyweave.report.training_cost import COLUMNS, FILES, curves, draw_training_
 from skyweave.statistics.tables import read_table, write_table
 from skyweave.tasks.training_cost import comparable
 
-ROOT = Path(__file__).parent.parent
 ELL = (100.0, 1500.0)
 
 
@@ -135,15 +132,7 @@ def test_the_report_has_a_section_of_it_without_checks(runs, tmp_path):
 def test_the_figure_is_planned_where_runs_are_compared(second, tmp_path):
     values = study(first=("one", BY_R), second=("one", second))
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(values))
-    command = [Path(sys.executable).parent / "snakemake", "--snakefile", ROOT / "Snakefile"]
-    done = subprocess.run(
-        [*command, "--configfile", "study.yaml", "--dry-run", "report"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = snakemake(tmp_path, "--configfile", "study.yaml", "--dry-run", "report")
     assert done.returncode == 0, done.stdout + done.stderr
     planned = re.search(r"^draw_training_cost +1$", done.stdout, re.MULTILINE)
     assert bool(planned) == (second == BY_R)

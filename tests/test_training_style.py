@@ -162,6 +162,7 @@ def both():
     return json.loads(other.stdout.splitlines()[-1]), parity()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["plain", "regularized"])
 def test_tensorflow_and_jax_agree(both, case):
     """Losses to 1e-5; gradients, as plain descent shows them, to 1e-4 of the largest."""
@@ -177,6 +178,7 @@ def test_tensorflow_and_jax_agree(both, case):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4 * np.abs(other).max())
 
 
+@pytest.mark.slow
 def test_tensorflow_and_jax_see_the_same(both):
     assert both[0]["seen"] == pytest.approx(both[1]["seen"], rel=1e-5)
 

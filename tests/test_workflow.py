@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import forked_snakemake
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 RULES = sorted((ROOT / "workflow" / "rules").glob("*.smk"))
@@ -16,10 +18,7 @@ SCRIPTS = sorted((ROOT / "workflow" / "scripts").glob("*.py"))
 
 def snakemake(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run Snakemake on the project's Snakefile from `folder`."""
-    command = [BIN / "snakemake", "--snakefile", ROOT / "Snakefile", *arguments]
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=300, check=False
-    )
+    return forked_snakemake.snakemake(folder, *arguments)
 
 
 def rules() -> dict[str, str]:
@@ -77,7 +76,8 @@ def test_a_script_is_thin(path):
 
 
 @pytest.mark.parametrize(
-    "target", ["all", "datasets", "reconstruction", "foregrounds", "predictions", "report"]
+    "target",
+    ["all", "datasets", "reconstruction", "decomposition", "foregrounds", "predictions", "report"],
 )
 def test_named_targets_plan(target):
     done = snakemake("--dry-run", "--quiet", "all", "--", target)
@@ -97,6 +97,8 @@ def test_a_study_plans(path):
         "generalization": r"^predict_elsewhere +24$",
         "hybrid_cpu": r"^estimate +6$",
         "forse": r"^full_sky +11$",
+        "astrodgan": r"^decompose_elsewhere +5$",
+        "adversary": r"^decompose +13$",
     }
     assert re.search(counted[path.stem], done.stdout, re.MULTILINE)
 
