@@ -379,7 +379,7 @@ def test_b_where_there_is_none_is_its_null_test(study):
     np.testing.assert_allclose(leaked.value, expected.mean(axis=0), rtol=1e-6)
     assert (leaked.n == len(maps)).all()
     judged = [one for one in verdicts if one["check"].startswith("b_sky")]
-    words = ("over that where there is B", "over the leakage of the analytic E/B")
+    words = ("over that where there is B", "over leakage and noise of the analytic E/B")
     checks = [f"b_sky: power predicted on skies without B {word}" for word in words]
     assert [one["check"] for one in judged] == checks
     others = [one["check"] for one in verdicts if one not in judged]

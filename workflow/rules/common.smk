@@ -265,6 +265,12 @@ def decomposed_maps(run):
     return len(run.inputs) + (6 + samples) * (len(run.targets) + 2)
 
 
+def compared_maps(run):
+    """Maps of a realization that an evaluation of a decomposition holds, of a field."""
+    together = [run, *(STUDY.runs[name] for name in run.beside)]
+    return 8 + 2 * max([one.samples for one in together if one.makes_samples], default=0)
+
+
 def decomposition_runtime(wildcards):
     """Minutes of a decomposition: a prediction, or several for each sample."""
     run = run_settings(wildcards)

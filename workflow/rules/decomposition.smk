@@ -78,7 +78,7 @@ rule evaluate_decomposition:
     threads: 1
     resources:
         # A field at a time: truth, methods, and the samples of two runs.
-        mem_mb=maps_memory("test", lambda run: 8 + 2 * run.samples),
+        mem_mb=maps_memory("test", compared_maps),
         runtime=evaluation_runtime,
     params:
         run=evaluated_settings,

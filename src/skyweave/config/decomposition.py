@@ -18,6 +18,9 @@ from skyweave.config.runs import (
 #: Ends of a range of multipoles.
 Interval = Annotated[tuple[NotNegative, NotNegative], AfterValidator(rising)]
 
+#: Names of methods in the metrics of a run, which no run beside it may have.
+METHODS = ("network", "samples", "mean", "analytic_eb", "wiener", "quadratic", "iterative")
+
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Width = Annotated[float, Field(ge=0.01, le=16)]
 
@@ -89,11 +92,14 @@ class DecompositionLosses(Settings):
 
 
 class DecompositionAdversarial(Adversarial):
-    """The discriminator's part in it; defaults as published: every 20th update is its own."""
+    """The discriminator's part in it; the defaults are the best that was found."""
 
-    generator_steps: Count = Field(
-        20,
-        description="Updates of the generator in a cycle, which is as long as the larger number.",
+    loss: Literal["cross_entropy", "least_squares", "hinge", "relativistic", "wasserstein"] = Field(
+        "hinge",
+        description="What the discriminator tells by, as published cross_entropy; least squares, "
+        "the hinge, the cross-entropy of examples less the mean of the others (relativistic "
+        "average), or the difference of the means, which needs `gradient_penalty` or "
+        "`discriminator.spectral_norm`.",
     )
 
 
@@ -163,10 +169,11 @@ class DecompositionRun(Settings):
     samples: Annotated[int, Field(ge=2, le=1000)] = Field(
         16, description="Samples of each test patch, where there are any; their mean is judged."
     )
-    gain: Literal["none", "power", "wiener"] = Field(
-        "none",
+    gain: Literal["auto", "none", "power", "wiener"] = Field(
+        "auto",
         description="Isotropic filter of each output, learned on the validation set: none, that "
-        "which brings its power to the truth's, or that of the least error. No phase changes.",
+        "which brings its power to the truth's, or that of the least error; `auto`: power with "
+        "`method: adversarial`, else none. No phase changes.",
     )
     losses: DecompositionLosses = Field(
         DecompositionLosses(), description="What outputs are to have in common with the truth."
@@ -183,6 +190,13 @@ class DecompositionRun(Settings):
         return self.method == "flow" or self.noise_channels > 0
 
     @property
+    def filter(self) -> Literal["none", "power", "wiener"]:
+        """The kind of gain that outputs get."""
+        if self.gain == "auto":
+            return "power" if self.method == "adversarial" else "none"
+        return self.gain
+
+    @property
     def needs(self) -> tuple[str, ...]:
         """Names of the runs whose networks this one is made of, or starts from."""
         return tuple(name for name in (self.after, self.start) if name is not None)
@@ -192,9 +206,9 @@ class DecompositionRun(Settings):
         check_correctable(self.network.name, self.inputs, self.targets)
         if self.joint and self.after is None:
             raise ValueError("joint: expected a run `after` with it, found none")
-        for key, wanted in (("joint", False), ("noise_channels", 0), ("gain", "none")):
-            if self.method == "flow" and getattr(self, key) != wanted:
-                found = getattr(self, key)
+        fixed = {"joint": self.joint, "noise_channels": self.noise_channels, "gain": self.filter}
+        for (key, found), wanted in zip(fixed.items(), (False, 0, "none"), strict=True):
+            if self.method == "flow" and found != wanted:
                 raise ValueError(f"{key}: expected {wanted!r} with `method: flow`, found {found!r}")
         if self.after is not None and self.noise_channels:
             raise ValueError(

@@ -28,6 +28,7 @@ from skyweave.config.cmb import (
     Spectra,
 )
 from skyweave.config.decomposition import (
+    METHODS,
     DecompositionAdversarial,
     DecompositionLosses,
     DecompositionNetwork,
@@ -266,6 +267,17 @@ def _check_others(name: str, run: DecompositionRun, runs: Mapping[str, Any]) -> 
         list(chain_of(name, runs))
     except ValueError as error:
         raise ValueError(f"{where}.{error}") from None
+    if run.start is not None:
+        start = runs[run.start]
+        if (start.inputs, start.normalize) != (run.inputs, run.normalize):
+            raise ValueError(
+                f"{where}.start: expected a run with the inputs {', '.join(run.inputs)}, scaled "
+                f"alike, found {', '.join(start.inputs)} of {run.start!r}"
+            )
+    for other in set(run.beside) & set(METHODS):
+        raise ValueError(
+            f"{where}.beside: expected runs that have no method's name, found {other!r}"
+        )
     if run.after is None:
         return
     first = runs[run.after]

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from skyweave.networks.variance import SUFFIX
 WEIGHTS = "network.keras"
 CARD = "card.json"
 FORMAT = "skyweave network 1"
+
+#: Modules whose layers a file may hold; Keras knows them once they are imported.
+_LAYERS = tuple(f"skyweave.networks.{name}" for name in ("parts", "fourier_layers", "chain"))
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def load_network(folder: str | os.PathLike) -> TrainedNetwork:
     if found != values.get("sha256"):
         raise UserError(weights_path, f"sha256 {values.get('sha256')} of its card", found)
     card = _card(card_path, values)
+    for name in _LAYERS:
+        import_module(name)
     try:
         model = keras.saving.load_model(weights_path, compile=False, safe_mode=True)
     except (OSError, TypeError, ValueError) as error:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from skyweave.report.style import plain_field
-from skyweave.statistics.fidelity import SAMPLES
+from skyweave.statistics.fidelity import MEAN, SAMPLES
 
 Row = Mapping[Any, Any]
 
@@ -23,18 +23,17 @@ def bought_words(metrics: pd.DataFrame, plain: str) -> list[str]:
     for field in metrics["field"].unique():
         rows = metrics[(metrics["field"] == field) & metrics["ell"].isna()]
         keyed = {(row["method"], row["statistic"]): row for row in rows.to_dict("records")}
+        own = MEAN if (MEAN, "mean_power_ratio") in keyed else "network"
         wanted = [
-            (method, f"mean_{statistic}")
-            for method in ("network", plain)
-            for statistic in _STATISTICS
+            (method, f"mean_{statistic}") for method in (own, plain) for statistic in _STATISTICS
         ] + [(plain, f"mean_{statistic}_difference") for statistic in _STATISTICS]
         if not set(wanted) <= set(keyed):
             continue
-        power, own, other_power, other, more_power, more = (keyed[key] for key in wanted)
+        power, known, other_power, other, more_power, more = (keyed[key] for key in wanted)
         name = plain_field(str(field))
         words = (
             f"{name[0].upper()}{name[1:]}, mean over the bands below ell 2000: power over the "
-            f"truth's {_value(power)} and r_ell {_value(own)}; run {plain} has "
+            f"truth's {_value(power)} and r_ell {_value(known)}; run {plain} has "
             f"{_value(other_power)} and {_value(other)}, on the same patches. "
             f"{_bought(power, other_power, more_power)}, {_cost(more)}."
         )

@@ -70,9 +70,9 @@ def _of_field(study: Config, tables: dict[str, pd.DataFrame], field: str) -> pd.
         powered = SAMPLES if run.makes_samples else NETWORK
         ratio = _bands(table, powered, "power_ratio")
         ratio = ratio[ratio["ell"] < ELL]
-        off = float((ratio["value"] - 1).abs().max())
+        off = float((ratio["value"] - 1).abs().max(skipna=False))
         difference = _bands(table, "plain", "correlation_difference")
-        loss = None if difference.empty else float((-difference["value"]).max())
+        loss = None if difference.empty else float((-difference["value"]).max(skipna=False))
         kept = loss is not None and off <= 0.05 and loss <= 0.01
         rows.append(
             {

@@ -1,5 +1,6 @@
 """Decomposition: polarization taken apart into E, kappa and B, by networks of several kinds."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
 #: Patches by which what lies between two networks is scaled.
 _SCALED = 64
 
+#: Samples of each patch by which epochs are compared.
+_SCORED = 2
+
 #: Patches that samples are drawn of at once.
 _CHUNK = 32
 
@@ -50,11 +54,12 @@ def recipe(
 
     Raises `UserError` for what the maps cannot judge.
     """
-    from skyweave import files
     from skyweave.networks.card import load_network
 
     select = run.training.select
-    check_bands(select, maps.grid)
+    check_bands("training.select.ell", select.ell, maps.grid)
+    if run.losses.spectrum:
+        check_bands("losses.spectrum_ell", run.losses.spectrum_ell, maps.grid)
     numbers = members(parts, "validation")
     others = {key: load_network(Path(path).parent) for key, path in (networks or {}).items()}
     first, start = others.get("after"), others.get("start")
@@ -68,6 +73,7 @@ def recipe(
         train = members(parts, "train")[:_SCALED]
         return _generator(run, maps, train, seed, scales, first, start)
 
+    adversarial = run.method == "adversarial"
     noise = tuple(f"noise_{number + 1}" for number in range(run.noise_channels))
     further = noise
     if run.method == "flow":
@@ -77,23 +83,34 @@ def recipe(
         targets=targets,
         method=partial(_method, run, maps, name, seed, base),
         score=lambda network: scores(
-            decompose(network, read_inputs(network, maps, numbers), numbers)[0], maps, numbers, name
+            decompose(network, read_inputs(network, maps, numbers), numbers, _SCORED)[0],
+            maps,
+            numbers,
+            name,
         ),
         fields=select.fields or targets,
         worth=lambda table, field: worth(table[table.field == field], select),
         largest=select.by in ("pixel_correlation", "correlation"),
         known={"base": base} if base else {},
         build=build,
-        finish=None if run.gain == "none" else partial(_with_gains, run, maps, numbers),
+        finish=None if run.filter == "none" else partial(_with_gains, run, maps, numbers),
         beside=_read_by_losses(run, targets),
         drawn=run.noise_channels * run.adversarial.fidelity_draws,
         further=further,
         normalize=run.normalize,
         identity={
-            "discriminator": run.discriminator.model_dump(),
-            "networks": {key: files.sha256(path) for key, path in (networks or {}).items()},
+            "networks": {key: _digest(other.model) for key, other in others.items()},
+            **({"discriminator": run.discriminator.model_dump()} if adversarial else {}),
         },
     )
+
+
+def _digest(model: "keras.Model") -> str:
+    """Hexadecimal digest of a network's weights: a file of the same network may have another."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
 
 
 def _generator(
@@ -290,15 +307,13 @@ def _with_gains(
     """The network with gains behind its outputs, learned on these realizations."""
     from skyweave.networks.fourier_layers import set_gains, with_gains
 
-    assert run.gain != "none"
-    mean, samples = decompose(network, read_inputs(network, maps, numbers), numbers)
-    bins = default_bins(maps.grid)
+    assert run.filter != "none"
     # A mean of samples has less power than each of them.
-    shown = {field: maps_[0] for field, maps_ in samples.items()} if run.gain == "power" else {}
+    count = 1 if run.filter == "power" else None
+    found, _ = decompose(network, read_inputs(network, maps, numbers), numbers, count)
+    bins = default_bins(maps.grid)
     gains = {
-        field: fit_gains(
-            shown.get(field, mean[field]), maps.read(field, numbers), maps.grid, bins, run.gain
-        )
+        field: fit_gains(found[field], maps.read(field, numbers), maps.grid, bins, run.filter)
         for field in network.card.outputs
     }
     model = with_gains(network.model, maps.size_deg, centres(maps.grid, bins).tolist())
@@ -315,21 +330,24 @@ def read_inputs(
 
 
 def decompose(
-    network: "TrainedNetwork", inputs: Mapping[str, np.ndarray], numbers: np.ndarray
+    network: "TrainedNetwork",
+    inputs: Mapping[str, np.ndarray],
+    numbers: np.ndarray,
+    samples: int | None = None,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Outputs (n, y, x) of a decomposition network in their units, and samples (samples, n, y, x).
 
-    With samples the outputs are their means. Noise is drawn by the patches' `numbers` and the
-    seed of the network.
+    With samples, as many as the card says or at most `samples`, the outputs are their means. Noise
+    is drawn by the patches' `numbers` and the seed of the network.
     """
     from skyweave.networks.card import predict
 
     card = network.card
-    samples = card.settings.get("samples", 0)
+    samples = min(card.settings.get("samples", 0), samples or np.inf)
     if card.settings.get("method") == "flow":
         found = _flow_samples(network, inputs, numbers, samples)
     elif card.settings.get("noise_channels"):
-        names = [name for name in card.inputs if name not in inputs]
+        names = [name for name in card.inputs if name.startswith("noise_")]
         shape, each = (card.pixels, card.pixels, len(names)), []
         for sample in range(samples):
             keys = ((card.seed, "sample", sample, int(number)) for number in numbers)

@@ -116,7 +116,7 @@ def leakage(metrics: pd.DataFrame, field: str) -> list[dict]:
     null = _pooled(_bands(metrics, field, NETWORK, "power_null"))
     others = {
         "over that where there is B": _bands(metrics, field, NETWORK, "power_prediction"),
-        "over the leakage of the analytic E/B": _pooled(
+        "over leakage and noise of the analytic E/B": _pooled(
             _bands(metrics, field, "analytic_eb", "power_null")
         ),
     }

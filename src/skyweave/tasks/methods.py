@@ -61,12 +61,12 @@ def channel_of(candidates: Sequence[str], fields: Sequence[str]) -> str | None:
     return None
 
 
-def check_bands(select: Selection, grid: PatchGrid) -> None:
-    """Raise `UserError` where no band's centre lies in the range that a statistic is wanted of."""
-    centres, (low, high) = default_bins(grid).centres(grid), select.ell
+def check_bands(where: str, ell: tuple[float, float], grid: PatchGrid) -> None:
+    """Raise `UserError` where no band's centre lies in the range that a setting names."""
+    centres, (low, high) = default_bins(grid).centres(grid), ell
     if not ((low <= centres) & (centres <= high)).any():
         raise UserError(
-            "training.select.ell",
+            where,
             f"a band's centre ({', '.join(f'{ell:.0f}' for ell in centres)}) in the range",
             f"{low:g} to {high:g}",
         )

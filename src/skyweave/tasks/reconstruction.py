@@ -39,7 +39,7 @@ def recipe(
 
     select, training = run.training.select, run.training
     losses = gaussian if run.network.uncertainty else mean_squared_errors
-    check_bands(select, maps.grid)
+    check_bands("training.select.ell", select.ell, maps.grid)
     numbers = members(parts, "validation")
     return Recipe(
         inputs=run.inputs,

@@ -55,7 +55,9 @@ class FlowMatching:
         }
         self.identity: Mapping[str, Any] = {
             "method": "flow",
-            "noise": noise.fingerprint,
+            # Not its power: that is measured again at each start, on what the identity of the data
+            # and of the first network stands for, and need not have the same last bits.
+            "noise": list(noise.fields),
             "draws": [seed, name],
         }
         self.paired = True
