@@ -83,7 +83,8 @@ def elsewhere_pairs(study: Config) -> set[tuple[str, str]]:
     """Datasets whose calibration others' test sets are estimated by, and these others."""
     made, found = simulated(study), set()
     runs: list[ReconstructionRun | DecompositionRun] = [*reconstructions(study).values()]
-    for run in (*runs, *_decompositions(study)):
+    runs += [run for run in _decompositions(study) if set(run.inputs) & set(ESTIMATES)]
+    for run in runs:
         for other in run.tests if run.dataset in estimated(study) else ():
             channel = made[run.dataset].estimated_from
             if {f"q_{channel}", f"u_{channel}"} <= set(made[other].fields):

@@ -257,5 +257,6 @@ def test_the_tables_of_the_statistics_room_are_drawn(tmp_path: Path) -> None:
     assert {row["method"] for row in fidelity_scores("repaired", tmp_path)} == {
         "network",
         "samples",
+        "mean of infinitely many samples",
         "run plain",
     }
