@@ -274,10 +274,10 @@ def chained() -> dict:
         datasets=dict.fromkeys(("cmb", "other", "third", "unread"), DATASET),
         runs={
             "base": RUN | {"tests": ["third"]},
-            "mean": plain | {"beside": ["flow"]},
+            "even": plain | {"beside": ["flow"]},
             "start": plain | {"tests": ["other"]},
             "first": plain | {"start": "start"},
-            "flow": TAKEN_APART | {"method": "flow", "after": "first", "beside": ["mean"]},
+            "flow": TAKEN_APART | {"method": "flow", "after": "first", "beside": ["even"]},
         },
         scans={"s": {"run": "flow", "settings": {"flow.steps": [2, 4]}}},
         predictions={"mine": {"run": "base", "path": "mine.fits"}},
@@ -289,8 +289,8 @@ def test_a_run_depends_on_runs():
     found = parse(chained())
     assert needed(found, "base") == ["base"]
     assert needed(found, "first") == ["first", "start"]
-    assert set(needed(found, "s_2")) == {"s_2", "first", "start", "mean", "flow"}
-    assert set(needed(found, "mean")) == {"mean", "flow", "first", "start"}
+    assert set(needed(found, "s_2")) == {"s_2", "first", "start", "even", "flow"}
+    assert set(needed(found, "even")) == {"even", "flow", "first", "start"}
 
 
 @pytest.mark.parametrize(
