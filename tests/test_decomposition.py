@@ -3,6 +3,8 @@
 import copy
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -655,6 +657,18 @@ def test_network_and_card_are_enough(study, tmp_path, name):
     with h5py.File(found) as file, h5py.File(study.predictions(name)) as expected:
         for key in expected["prediction"]:
             np.testing.assert_array_equal(file["prediction"][key], expected["prediction"][key])
+
+
+def test_networks_load_where_nothing_else_is_imported(study):
+    """Layers of ours, of gains, chains and spectral norms, are known to a process that loads."""
+    folders = [str(study.run(name)) for name in ("joint", "stage_1", "adversarial", "flow")]
+    code = (
+        "import sys\nfrom skyweave.networks.card import load_network\n"
+        "for folder in sys.argv[1:]:\n    load_network(folder)\n"
+    )
+    command = [sys.executable, "-c", code, *folders]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 # Mistakes
