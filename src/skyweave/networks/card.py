@@ -22,7 +22,9 @@ CARD = "card.json"
 FORMAT = "skyweave network 1"
 
 #: Modules whose layers a file may hold; Keras knows them once they are imported.
-_LAYERS = tuple(f"skyweave.networks.{name}" for name in ("parts", "fourier_layers", "chain"))
+_LAYERS = tuple(
+    f"skyweave.networks.{name}" for name in ("parts", "fourier_layers", "chain", "partial_conv")
+)
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import keras
 
 from skyweave.config import ForseNetwork, Network
 from skyweave.config.decomposition import DecompositionNetwork, PatchDiscriminator
-from skyweave.networks import astroencoder, forse, hybrid, pix2pix, resunet_cmb
+from skyweave.config.inpainting import InpaintingNetwork
+from skyweave.networks import astroencoder, forse, hybrid, pconv_unet, pix2pix, resunet_cmb
 
 
 def build(
-    settings: Network | DecompositionNetwork | ForseNetwork,
+    settings: Network | DecompositionNetwork | ForseNetwork | InpaintingNetwork,
     pixels: int,
     inputs: Sequence[str],
     outputs: Sequence[str],
@@ -23,6 +24,17 @@ def build(
     deviations, by which their maps are normalized, for a network that starts at an estimate.
     Raises `UserError` for a grid that the architecture cannot take.
     """
+    if isinstance(settings, InpaintingNetwork):
+        return pconv_unet.build(
+            pixels,
+            outputs,
+            settings.width,
+            seed,
+            filters=settings.filters,
+            kernels=settings.kernels,
+            batch_norm=settings.batch_norm,
+            start=[name for name in inputs if name.startswith("start_")],
+        )
     size = (pixels, tuple(inputs), tuple(outputs), settings.width, settings.dropout, seed)
     if isinstance(settings, DecompositionNetwork) and settings.name != "hybrid":
         if settings.name == "pix2pix":
