@@ -211,6 +211,7 @@ class _Loop:
             update=epoch * self.per_epoch + step // per_update,
             count=end - first,
             last=step + 1 == end,
+            epoch=epoch,
         )
 
     def _step(self, x: np.ndarray, y: Mapping[str, np.ndarray]) -> None:

@@ -17,13 +17,14 @@ Losses = Callable[[Mapping[str, Any], Mapping[str, Any]], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where in a training a batch stands; batches and updates are counted from 0."""
+    """Where in a training a batch stands; batches, updates and epochs are counted from 0."""
 
     batch: int
     update: int
     #: Batches whose gradients make the update, and whether this is the last of them.
     count: int = 1
     last: bool = True
+    epoch: int = 0
 
 
 class Method(Protocol):
@@ -31,14 +32,16 @@ class Method(Protocol):
 
     #: The network that is asked for; its best weights are kept.
     model: keras.Model
-    #: Networks that learn, first the one whose learning rate is told.
-    learners: Sequence["Learner"]
     #: All that a state must hold, by name.
     groups: Mapping[str, Sequence[keras.Variable]]
     #: Plain values that tell this training from others of the same networks.
     identity: Mapping[str, Any]
     #: Whether a truth must be its input's.
     paired: bool
+
+    @property
+    def learners(self) -> Sequence["Learner"]:
+        """All that learn; the learning rate that is told is the first's."""
 
     def settled(self, update: int) -> bool:
         """Whether the validation loss judges the network after so many updates.
