@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 
@@ -93,11 +94,11 @@ class BatchFeed:
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         """Batches `start`, `start + 1`, … of an epoch, each of the full size."""
-        return _ahead(partial(self._batch, epoch), self._rows(epoch)[start:])
+        return ahead(partial(self._batch, epoch), self._rows(epoch)[start:])
 
     def in_order(self, start: int = 0) -> Iterator[Batch]:
         """Every realization once, ascending, from batch `start` on; the last may be smaller."""
-        return _ahead(partial(self._batch, None), self._rows(None)[start:])
+        return ahead(partial(self._batch, None), self._rows(None)[start:])
 
     def size(self, batch: int) -> int:
         """Realizations in that batch of `in_order`; 0 behind the last."""
@@ -208,7 +209,27 @@ class UnpairedFeed:
         )
 
 
-Feed = BatchFeed | UnpairedFeed
+class Feed(Protocol):
+    """What a training asks of its batches; `BatchFeed` says what each is."""
+
+    paired: bool
+    batch: int
+
+    @property
+    def fingerprint(self) -> str: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]: ...
+
+    def in_order(self, start: int = 0) -> Iterator[Batch]: ...
+
+    def size(self, batch: int) -> int: ...
+
+    def numbers(self, epoch: int | None, step: int) -> np.ndarray: ...
+
+    def broken(self, batch: Batch, epoch: int | None, step: int) -> np.ndarray: ...
 
 
 def white_noise(rms: float, shape: tuple[int, ...], seed: int, *identity: str | int) -> np.ndarray:
@@ -217,7 +238,7 @@ def white_noise(rms: float, shape: tuple[int, ...], seed: int, *identity: str | 
     return np.float32(rms) * draw
 
 
-def _ahead(make: Callable[[np.ndarray], Batch], rows: Iterable[np.ndarray]) -> Iterator[Batch]:
+def ahead(make: Callable[[np.ndarray], Batch], rows: Iterable[np.ndarray]) -> Iterator[Batch]:
     """Batches in order, the next one made by a thread while the caller works on the last."""
     with ThreadPoolExecutor(1) as pool:
         waiting = None

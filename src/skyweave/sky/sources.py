@@ -38,7 +38,7 @@ _FIRST_LOOK = 0.5
 _ROUNDS, _EXACT = 4, 1e-9
 
 #: Names of a catalogue's columns, any case, in order of preference.
-LONGITUDE, LATITUDE, RADIUS = ("LON", "GLON"), ("LAT", "GLAT"), ("RADIUS",)
+LONGITUDE, LATITUDE, RADIUS = ("LON", "GLON"), ("LAT", "GLAT"), ("RADIUS", "RADIUS_ARCMIN")
 
 
 def find_sources(

@@ -1,0 +1,1 @@
+"""Images as such: holes in them."""
