@@ -152,6 +152,79 @@ rule check_simulation:
         "../scripts/check_simulation.py"
 
 
+rule covariance:
+    input:
+        channel_files,
+        spectra=spectra_tables,
+    output:
+        "<results>/datasets/{cmb}/covariance/{channel}.csv",
+    log:
+        "<logs>/covariance/{cmb}/{channel}.log",
+    benchmark:
+        "<benchmarks>/covariance/{cmb}/{channel}.tsv"
+    wildcard_constraints:
+        channel=one_of(
+            [
+                "prim",
+                *sorted({channel for name in CMB for channel in STUDY.datasets[name].channels}),
+            ]
+        ),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    params:
+        grid=lambda wildcards: plain(dataset_settings(wildcards).grid),
+        effects=lambda wildcards: plain(dataset_settings(wildcards).effects),
+        # None of the primordial sky.
+        channel=lambda wildcards: (
+            None
+            if wildcards.channel == "prim"
+            else plain(dataset_settings(wildcards).channels[wildcards.channel])
+        ),
+        hfi=lambda wildcards: [str(path) for path in instrument_model(wildcards)],
+    message:
+        "Covariance of {wildcards.channel} of {wildcards.cmb}"
+    script:
+        "../scripts/covariance.py"
+
+
+rule measure_covariance:
+    input:
+        shards=shards,
+        split="<results>/datasets/{cmb}/split.csv",
+    output:
+        "<results>/datasets/{cmb}/covariance/{channel}.csv",
+    log:
+        "<logs>/measure_covariance/{cmb}/{channel}.log",
+    benchmark:
+        "<benchmarks>/measure_covariance/{cmb}/{channel}.tsv"
+    wildcard_constraints:
+        cmb=one_of(IMPORTED),
+        channel=one_of(
+            sorted(
+                {
+                    field[2:]
+                    for name in IMPORTED
+                    for field in STUDY.datasets[name].fields
+                    if field[:2] in ("t_", "q_")
+                }
+            )
+        ),
+    conda:
+        ENVIRONMENT
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    message:
+        "Covariance of {wildcards.channel} of {wildcards.cmb}, from its maps"
+    script:
+        "../scripts/covariance.py"
+
+
 rule draw_spectra:
     input:
         lambda wildcards: spectra_tables(wildcards)[0],

@@ -165,6 +165,13 @@ class Grid(Settings):
     patches_per_sky: Annotated[int, Field(ge=1, le=3072)] = Field(
         192, description="With `sky: curved`: patches cut from each sky, evenly spread."
     )
+    # Left out where it is 1: files and jobs of before there were crops stay what they are.
+    crops: Count = Field(
+        1,
+        exclude_if=lambda crops: crops == 1,
+        description="With `sky: flat`: patches cut at drawn places from each simulated area, of "
+        "`size_deg` and twice `margin_deg`; they stay in one part of the split.",
+    )
 
     @property
     def pixel_arcmin(self) -> float:
@@ -183,6 +190,14 @@ class Grid(Settings):
             raise ValueError(
                 "oversample: expected 1 with `sky: curved`, whose lensing does not interpolate, "
                 f"found {self.oversample}"
+            )
+        if self.crops > 1 and self.sky == "curved":
+            raise ValueError(
+                f"crops: expected 1 with `sky: curved` (see patches_per_sky), found {self.crops}"
+            )
+        if self.crops > 1 and self.margin == 0:
+            raise ValueError(
+                f"margin_deg: expected more than 0 for {self.crops} crops of an area, found 0"
             )
         if self.size_deg + 2 * self.margin_deg > 40:
             raise ValueError(
@@ -247,8 +262,9 @@ class Channel(Settings):
     knee_slope_pol: Positive = Field(1.4, description="The same of Q and U.")
     hits_path: str | None = Field(
         None,
-        description="Map of hits on the patch (FITS image or .npy, y by x): the noise of a pixel "
-        "goes with hits^-1/2, `noise_uk_arcmin` at their mean.",
+        description="Map of hits on the patch (FITS image or .npy, y by x), or with `grid.crops` "
+        "on the area that they are cut from: the noise of a pixel goes with hits^-1/2, "
+        "`noise_uk_arcmin` at their mean.",
     )
     foreground_dl_80: NotNegative = Field(
         0.0,
@@ -385,10 +401,11 @@ class CmbDataset(Settings):
         """Numbers of the shards whose realizations of a part share a file of estimates.
 
         About as many estimates as a shard has realizations. In 200 realizations running there is
-        one of any part with a share above 1 %, so that no file is empty.
+        one of any part with a share above 1 %, so that no file is empty; crops of one area count
+        as one.
         """
         count, share = len(self.shards), max(getattr(self.split, part), 0.01)
-        each = max(math.ceil(1 / share - 1e-9), math.ceil(200 / self.shard_size))
+        each = max(math.ceil(1 / share - 1e-9), math.ceil(200 * self.grid.crops / self.shard_size))
         files = max(1, count // each)
         return [range(each * i, each * (i + 1) if i < files - 1 else count) for i in range(files)]
 
@@ -453,5 +470,10 @@ class CmbDataset(Settings):
             raise ValueError(
                 f"shard_size: expected a multiple of grid.patches_per_sky ({grid.patches_per_sky}: "
                 f"a file holds whole skies), found {self.shard_size}"
+            )
+        if self.shard_size % grid.crops:
+            raise ValueError(
+                f"shard_size: expected a multiple of grid.crops ({grid.crops}: a file holds all "
+                f"crops of an area), found {self.shard_size}"
             )
         return self

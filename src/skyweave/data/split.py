@@ -16,13 +16,20 @@ BLOCK = 100
 
 
 def assign(
-    realizations: Sequence[int] | np.ndarray, split: Split, seed: int, dataset: str
+    realizations: Sequence[int] | np.ndarray,
+    split: Split,
+    seed: int,
+    dataset: str,
+    *,
+    together: int = 1,
 ) -> pd.DataFrame:
     """Table of `realization` and `split`, ascending.
 
     A number's part depends on the seed, the dataset's name and the shares alone, so it stays when
     realizations are added. Each block of 100 consecutive numbers holds the exact shares in an
     order of its own, and each beginning of a block holds them to less than one realization.
+    Realizations 0 to `together` - 1, the next so many, and so on, stay in one part: where there is
+    more than one, blocks are of 100 such groups.
 
     Raises `UserError` where a part with a share above 0 would be empty.
     """
@@ -30,16 +37,18 @@ def assign(
     shares = [Fraction(getattr(split, name)).limit_denominator(10**6) for name in SPLITS[:-1]]
     shares.append(max(Fraction(0), 1 - sum(shares, Fraction(0))))
     labels = np.empty(numbers.size, dtype=np.int64)
-    for block in np.unique(numbers // BLOCK):
-        inside = numbers // BLOCK == block
+    groups = numbers // together
+    for block in np.unique(groups // BLOCK):
+        inside = groups // BLOCK == block
         rng = seeds.generator(seed, dataset, "split", int(block))
-        labels[inside] = _sequence(shares, rng)[numbers[inside] % BLOCK]
+        labels[inside] = _sequence(shares, rng)[groups[inside] % BLOCK]
     for index, (name, share) in enumerate(zip(SPLITS, shares, strict=True)):
         if share and not (labels == index).any():
             raise UserError(
                 f"datasets.{dataset}.split",
                 f"at least one realization for {name}",
-                f"none among {numbers.size}",
+                f"none among {numbers.size}"
+                + (f", {together} of which stay together" if together > 1 else ""),
             )
     return pd.DataFrame({"realization": numbers, "split": np.asarray(SPLITS)[labels]})
 

@@ -5,6 +5,7 @@ the polarization, times exp(-tau), displaced by ∇phi, smoothed with the beam, 
 map (truth included), E and B of the tapered Q and U. Residual foregrounds, if there are any, are
 added before the beam. Down to the beam this may happen on a larger area and a finer grid than the
 patch's, or on the full, curved sky; foregrounds are flat and periodic on the area in any case.
+Where several patches are cut from one area, all down to the noise is that of the area.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -73,6 +74,8 @@ class Simulator:
         self._patch_key, self._sky_key = key(seed, dataset), key(seed, dataset, "sky")
         self._grid = PatchGrid(grid.size_deg, grid.pixels)
         self._area = Area.around(self._grid, grid.margin, grid.oversample)
+        if grid.crops > 1:
+            self._area = Area(self._area.fine, self._area.coarse, self._area.coarse)
         self._instrument = Instrument(channels, self._area, hfi)
         self._taper = cosine_taper(self._grid, effects.taper_deg)
         self._displacers: dict[int, Displacer] = {}
@@ -87,21 +90,34 @@ class Simulator:
         T, Q, U, E and B are in µK, kappa and tau without unit, alpha in radians (`unit`). E of the
         primordial sky, `e_prim`, is that of the tapered primordial Q and U, as in the published
         set; `e_pure`, `b_pure`, `e_sky` and `b_sky` are E and B of the whole area, tapered as maps.
+        The area that several patches are cut from is simulated once for those that follow each
+        other.
         """
-        for realization, maps in self._maps([int(number) for number in realizations]):
-            patch = self._observe(realization, maps)
-            yield {name: patch[name].astype(np.float32) for name in self.fields}
+        numbers = [int(number) for number in realizations]
+        groups = [list(members) for _, members in groupby(numbers, self.area_number)]
+        maps = self._maps([members[0] for members in groups])
+        for members, (first, area) in zip(groups, maps, strict=True):
+            whole = self._observe(first, area)
+            for realization in members:
+                patch = self._finish(self._cropped(realization, whole))
+                yield {name: patch[name].astype(np.float32) for name in self.fields}
+
+    def area_number(self, realization: int) -> int:
+        """Number of the area that a realization is cut from: all its draws are the area's."""
+        return realization // self._settings.crops
 
     def is_null(self, realization: int) -> bool:
         """Whether this realization has no rotation, tau and kappa (`effects.null_fraction`)."""
         share = self._effects.null_fraction
-        return share > 0 and bool(self._random(realization, "null").random() < share)
+        who = self.area_number(realization)
+        return share > 0 and bool(self._random(who, "null").random() < share)
 
     def point(self, realization: int) -> int:
         """Which of the tables this realization is drawn from; one for a whole curved sky."""
         if len(self._tables) == 1:
             return 0
-        who = ("sky", self._sky(realization)) if self._curved else (realization,)
+        whole = self.area_number(realization)
+        who = ("sky", self._sky(realization)) if self._curved else (whole,)
         return int(self._random(*who, "cosmology").integers(len(self._tables)))
 
     def place(self, realization: int) -> tuple[float, float] | None:
@@ -111,6 +127,16 @@ class Simulator:
         lon, lat = self._places
         index = realization % self._settings.patches_per_sky
         return float(lon[index]), float(lat[index])
+
+    def crop(self, realization: int) -> tuple[int, int] | None:
+        """Row and column of its area that a patch begins at; None where an area has one patch."""
+        crops = self._settings.crops
+        if crops == 1:
+            return None
+        area, index = divmod(realization, crops)
+        ends = 2 * self._settings.margin + 1
+        row, column = self._random(area, "crop", index).integers(ends, size=2)
+        return int(row), int(column)
 
     @property
     def _curved(self) -> bool:
@@ -129,7 +155,7 @@ class Simulator:
                 yield from self._curved_maps(sky, list(members))
             return
         for realization in realizations:
-            random = partial(Normals, self._patch_key, realization)
+            random = partial(Normals, self._patch_key, self.area_number(realization))
             null = self.is_null(realization)
             yield (
                 realization,
@@ -177,7 +203,7 @@ class Simulator:
         return {name: values[:stop] for name, values in cl.items() if acts.get(name, True)}
 
     def _observe(self, realization: int, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """The patch's fields, (y, x) float64, tapered."""
+        """The fields of the patch, of the area where several are cut, before taper and E and B."""
         area = self._area
         patch = {
             name: area.cut(coarsen(map_, area.fine, area.coarse))
@@ -186,9 +212,22 @@ class Simulator:
         }
         patch |= self._pure(maps)
         sky = {name[0]: map_ for name, map_ in maps.items() if name.endswith("_sky")}
-        random = partial(Normals, self._patch_key, realization)
-        patch |= self._instrument.observe(sky, random, self._observed)
-        patch = {name: map_ * self._taper for name, map_ in patch.items()}
+        random = partial(Normals, self._patch_key, self.area_number(realization))
+        return patch | self._instrument.observe(sky, random, self._observed)
+
+    def _cropped(
+        self, realization: int, area: Mapping[str, np.ndarray]
+    ) -> Mapping[str, np.ndarray]:
+        """The patch out of the maps of an area that several are cut from."""
+        place = self.crop(realization)
+        if place is None:
+            return area
+        rows, columns = (slice(start, start + self._grid.pixels) for start in place)
+        return {name: map_[rows, columns] for name, map_ in area.items()}
+
+    def _finish(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """A patch's fields, (y, x) float64, tapered, with E and B of these."""
+        patch = {name: map_ * self._taper for name, map_ in maps.items()}
         for name in {field[2:] for field in _of_tapered(self.fields)}:
             patch[f"e_{name}"], patch[f"b_{name}"] = qu_to_eb(
                 patch[f"q_{name}"], patch[f"u_{name}"], self._grid
@@ -196,7 +235,7 @@ class Simulator:
         return patch
 
     def _pure(self, maps: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Those of `config.PURE` that are wanted, (y, x) float64, before the taper."""
+        """Those of `config.PURE` that are wanted, (y, x) float64, as `_observe` has them."""
         area, found = self._area, {}
         for view, source in _PURE_OF.items():
             wanted = [s for s in "eb" if f"{s}_{view}" in self.fields]

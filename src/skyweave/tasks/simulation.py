@@ -47,7 +47,8 @@ def write_realizations(
     """Simulate `realizations` and write them as one shard.
 
     `spectra` are the tables of each of `points`, the sets of varied parameters. The shard's labels
-    are each realization's values of these, whether it is null, and on a curved sky its place.
+    are each realization's values of these, whether it is null, on a curved sky its place, and where
+    several are cut from one area its number, `area`.
     """
     simulator = Simulator(
         spectra,
@@ -94,6 +95,9 @@ def _labels(
     labels["null"] = np.array([simulator.is_null(number) for number in realizations], dtype=float)
     if len(points) > 1:
         labels["point"] = np.array(drawn, dtype=float)
+    if simulator.crop(realizations[0]) is not None:
+        areas = [simulator.area_number(number) for number in realizations]
+        labels["area"] = np.array(areas, dtype=float)
     places = [simulator.place(number) for number in realizations]
     if places[0] is not None:
         labels["lon"], labels["lat"] = np.array(places, dtype=float).T
@@ -153,14 +157,20 @@ def prepare(
 ) -> None:
     """Assign each realization to a part; fit mean and std of each field on the training part.
 
-    Those of fields that do not vary are left out; a training asks for what it needs.
+    Patches that are cut from one area stay in one part. Fields that do not vary have no mean and
+    std; a training asks for what it needs.
     """
     maps = ShardSet(shards)
-    parts = assign(maps.realizations, split, seed, dataset)
+    parts = assign(maps.realizations, split, seed, dataset, together=crops(maps))
     train = members(parts, "train")
     normalization = Normalization.fit(maps, maps.fields, train, all_vary=False)
     write_text(normalization_path, normalization.to_json())
     write_table(split_path, parts)
+
+
+def crops(maps: ShardSet) -> int:
+    """How many realizations running are patches of one area."""
+    return int(maps.provenance["settings"]["grid"].get("crops", 1))
 
 
 def check(
@@ -172,8 +182,8 @@ def check(
     simulated, on a curved sky ``mean(w²) · Σ (2ell + 1) C_ell / 4pi``; that of E of tapered Q,U
     comes from `tapered_variances`, where the patch is periodic; a constant angle adds its square. A
     null realization has none in kappa, tau and alpha. The error comes from the scatter over
-    realizations and, on a curved sky, from the cosmic variance that the patches of a sky share; the
-    bar from Student's law.
+    realizations, over whole areas where several are cut from one, and, on a curved sky, from the
+    cosmic variance that the patches of a sky share; the bar from Student's law.
     """
     from scipy import stats  # half a second that the simulation's own jobs are spared
 
@@ -189,26 +199,38 @@ def check(
         expected, shared = np.array([each[field] for each in theory])[point].T
         drawn = variances > 0
         count = int(drawn.sum())
-        if count < 2:
+        areas = maps.realizations[drawn] // crops(maps)
+        if np.unique(areas).size < 2:
             continue
         value, wanted = variances[drawn].mean(), expected[drawn].mean()
         skies = np.unique(maps.realizations[drawn] // patches_per_sky).size
-        scatter = (variances - expected)[drawn].var(ddof=1)
-        error = np.sqrt(scatter / count + shared[drawn].mean() / skies)
+        scatter, independent = _scatter((variances - expected)[drawn], areas)
+        error = np.sqrt(scatter / independent + shared[drawn].mean() / skies)
         rows.append((dataset, field, "variance", value, error, wanted, count))
         verdicts.append(
             verdict(
                 f"{field}: variance against the sum over modes of its spectrum",
                 abs(value - wanted) / error,
-                round(float(stats.t.isf(_CHANCE / 2, count - 1)), 2),
+                round(float(stats.t.isf(_CHANCE / 2, independent - 1)), 2),
                 "<",
                 unit="standard errors",
                 note=f"rms {np.sqrt(value):.5g} drawn, {np.sqrt(wanted):.5g} from theory, "
-                f"{count} realizations",
+                f"{count} realizations"
+                + (f" of {independent} areas" if independent < count else ""),
             )
         )
     columns = ["dataset", "field", "statistic", "value", "error", "theory", "n"]
     return pd.DataFrame(rows, columns=columns), verdicts
+
+
+def _scatter(values: np.ndarray, groups: np.ndarray) -> tuple[float, int]:
+    """Variance of one of m groups' share in the mean of `values` (n,), and m: the variance of that
+    mean is their ratio, whatever values of a group have in common."""
+    _, member, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = np.bincount(member, values - values.mean())
+    if sizes.max() == 1:
+        return float(values.var(ddof=1)), sizes.size
+    return float(np.sum((sums / sizes.mean()) ** 2) / (sizes.size - 1)), sizes.size
 
 
 def _variances(table: SpectraTable, maps: ShardSet) -> dict[str, tuple[float, float]]:
