@@ -17,11 +17,13 @@ include: "workflow/rules/cmb.smk"
 include: "workflow/rules/imported.smk"
 include: "workflow/rules/estimates.smk"
 include: "workflow/rules/sky.smk"
+include: "workflow/rules/vgg16.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
 include: "workflow/rules/generalization.smk"
 include: "workflow/rules/decomposition.smk"
 include: "workflow/rules/foregrounds.smk"
+include: "workflow/rules/inpainting.smk"
 include: "workflow/rules/prediction.smk"
 include: "workflow/rules/scans.smk"
 include: "workflow/rules/report.smk"
@@ -65,6 +67,14 @@ rule foregrounds:
         expand(rules.draw_foregrounds.output, run=FOREGROUNDS),
         expand(rules.draw_full_sky.output, run=FULL_SKY),
         scan_tables("foregrounds"),
+        rules.record_runs.output,
+
+
+rule inpainting:
+    input:
+        expand(rules.evaluate_inpainting.output, run=INPAINTING),
+        expand(rules.draw_inpainting.output, run=INPAINTING),
+        scan_tables("inpainting"),
         rules.record_runs.output,
 
 

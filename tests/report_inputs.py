@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 from scipy import ndimage
 
+from skyweave.data.predictions import write_predictions
 from skyweave.report.figures import (
     draw_decomposition,
     draw_foregrounds,
     draw_full_sky,
+    draw_inpainting,
     draw_reconstruction,
     draw_sky,
     draw_spectra,
@@ -491,6 +493,144 @@ def _fidelity_metrics(samples: bool, leaks: bool) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).assign(run="repaired", split="test", n=30)
 
 
+#: What fills holes: rms error in the largest disc, power on small scales that is lacking, and width
+#: of the values, all over the truth's.
+FILLINGS = {
+    "network": (0.52, 0.3, 0.82),
+    "sampled": (0.7, 0.004, 1.0),
+    "constrained": (0.5, 0.33, 0.8),
+    "realization": (0.71, -0.004, 1.0),
+    "diffusive": (0.6, 0.5, 0.75),
+}
+
+
+def write_inpainting(
+    folder: Path,
+    pixels: int = 32,
+    radii: tuple[int, ...] = (2, 4, 6, 8, 10),
+    fields: tuple[str, ...] = ("t_obs",),
+) -> Path:
+    """A run that fills holes, on its own and on discs; the first patch has no hole of its own."""
+    rng = np.random.default_rng(7)
+    cases = {
+        "holes": 0.25,
+        **{f"radius_{radius:g}": np.pi * (radius / pixels) ** 2 for radius in radii},
+    }
+    truth = {field: 80 * random_maps(rng, 3, pixels) for field in fields}
+    (folder / "inpainted").mkdir(parents=True, exist_ok=True)
+    for case in cases:
+        holes = _holes(case, pixels)
+        groups = {"seen": {"seen": ~holes}, "truth": truth}
+        for method in ("raw", *FILLINGS):
+            group = {"network": "prediction", "raw": "raw"}.get(method, f"estimates/{method}")
+            copied = holes if method != "raw" else np.ones_like(holes)
+            width = 40 if method in ("sampled", "realization") else 0
+            groups[group] = {
+                name: np.where(
+                    copied,
+                    ndimage.gaussian_filter(maps, (0, 3, 3)) + width * random_maps(rng, 3, pixels),
+                    maps,
+                )
+                for name, maps in truth.items()
+            }
+        write_predictions(
+            folder / "inpainted" / f"{case}.h5",
+            groups,
+            realizations=np.array([5, 9, 17]),
+            units={"seen": "", **dict.fromkeys(fields, "uK_CMB")},
+            size_deg=5.0,
+            taper_deg=0.0,
+        )
+    write_table(folder / "metrics.csv", _hole_metrics(cases, fields))
+    write_table(folder / "values.csv", _hole_profiles(cases, fields))
+    epoch = np.arange(1, 13)
+    history = {"epoch": epoch}
+    parts = {"valid": 0.1, "hole": 0.4, "perceptual": 1.2, "style": 0.02, "variation": 0.3}
+    for name, level in {"": 5.0, **parts}.items():
+        for number, prefix in enumerate(("loss", "val_loss"), start=1):
+            key = f"{prefix}_{name}" if name else prefix
+            history[key] = level * (0.5 + np.exp(-epoch / 4)) * (1 + 0.02 * number)
+    history["learning_rate"] = np.where(epoch < 9, 1e-4, 5e-5)
+    write_table(folder / "history.csv", pd.DataFrame(history))
+    sweep = pd.DataFrame({"epoch": [12], "statistic": "epoch", "field": "all", "value": [12.0]})
+    write_table(folder / "sweep.csv", sweep.assign(picked=1))
+    verdicts = [
+        verdict("t_obs, holes: largest change of a pixel that was seen", 0.0, 0, "<="),
+        verdict("t_obs, radius 10 px: rms error of the network over that", 1.08, 1.05, "<="),
+    ]
+    write_verdicts(folder / "verdicts.json", verdicts)
+    card = {"network": "pconv_unet", "parameters": 7654321, "inputs": list(fields)}
+    (folder / "card.json").write_text(json.dumps(card | {"outputs": list(fields)}))
+    return folder
+
+
+def _holes(case: str, pixels: int) -> np.ndarray:
+    """Holes (3, y, x): a disc in the middle, or a bar and a disc in all patches but the first."""
+    y, x = np.indices((pixels, pixels)) - (pixels - 1) / 2
+    if case != "holes":
+        disc = np.hypot(y, x) <= float(case.partition("_")[2])
+        return np.broadcast_to(disc, (3, *disc.shape))
+    one = (np.abs(y + x) < pixels / 10) | (np.hypot(y - pixels / 4, x + pixels / 4) < pixels / 6)
+    return np.stack([np.zeros_like(one), one, one[::-1]])
+
+
+def _hole_metrics(cases: dict[str, float], fields: tuple[str, ...]) -> pd.DataFrame:
+    rows = []
+    for field in fields:
+        for case, area in cases.items():
+            size = np.sqrt(area / max(cases.values()))
+            for name, value in (("area", area), ("field_rms", 80.0)):
+                rows.append((field, case, "truth", name, np.nan, value, 0.01 * value))
+            for method, (error, lost, width) in FILLINGS.items():
+                numbers = {
+                    "error_rms_hole": error * size,
+                    "error_ratio": error / 0.5,
+                    "std_ratio": 1 - (1 - width) * size,
+                    "seen_change_max": 0.0,
+                }
+                for name, value in numbers.items():
+                    rows.append((field, case, method, name, np.nan, value, 0.02 * value))
+                missing = lost * area / (1 + (800 / ELL) ** 2)
+                rows += [
+                    (field, case, method, "power_ratio", *point)
+                    for point in zip(ELL, 1 - missing, np.full(ELL.size, 0.003), strict=True)
+                ]
+            if case != "holes":
+                rows += [
+                    (field, case, "masked", "power_ratio_namaster", *point)
+                    for point in zip(ELL, 1 + 0.03 * np.sin(ELL), 0 * ELL + 0.03, strict=True)
+                ]
+    columns = ["field", "case", "method", "statistic", "ell", "value", "error"]
+    found = pd.DataFrame(rows, columns=columns).assign(run="pconv", split="test", n=3)
+    # The bias of a spectral index is of maps as a whole: of no field, and maybe of no case.
+    index = {"method": "sampled", "statistic": "index_bias", "value": 1e-3, "error": 1e-3, "n": 3}
+    return pd.concat([found, pd.DataFrame([index])], ignore_index=True)
+
+
+def _hole_profiles(cases: dict[str, float], fields: tuple[str, ...]) -> pd.DataFrame:
+    x = np.arange(-4.9, 5, 0.2)
+    frames = []
+    for field in fields:
+        for case, area in cases.items():
+            size = np.sqrt(area / max(cases.values()))
+            for method, (_, lost, width) in {"truth": (0, 0, 1), **FILLINGS}.items():
+                wide = 1 - (1 - width) * size
+                density = np.exp(-((x / wide) ** 2) / 2) / wide / np.sqrt(2 * np.pi)
+                distance = np.arange(1, 5)
+                curves = {
+                    "density": (x, density),
+                    "edge_correlation": (distance, np.exp(-0.02 * distance**2) * (1 + 0.02 * lost)),
+                    "v0": (x, density),
+                }
+                frames += [
+                    pd.DataFrame({"x": place, "value": value, "error": 0.02 * value}).assign(
+                        field=field, case=case, method=method, statistic=statistic
+                    )
+                    for statistic, (place, value) in curves.items()
+                ]
+    return pd.concat(frames, ignore_index=True).assign(run="pconv", split="test", n=3)
+
+
 def write_scan(folder: Path) -> Path:
     """A scan's table: settings and scores, more runs than a figure's table shows."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -585,6 +725,7 @@ _DRAWN: dict[str, Path] = {}
 _KINDS = {
     "run": (write_run, draw_reconstruction),
     "decomposition": (write_decomposition, draw_decomposition),
+    "inpainting": (write_inpainting, draw_inpainting),
     "foregrounds": (write_foregrounds, draw_foregrounds),
     "full_sky": (write_full_sky, draw_made_sky),
     "sky": (write_sky, draw_sky),
@@ -642,6 +783,13 @@ SETTINGS = {
             "network": {"name": "astroencoder"},
             "training": {"epochs": 40, "batch": 16},
             "beside": ["plain"],
+        },
+        "pconv": {
+            "task": "inpainting",
+            "dataset": "cmb",
+            "fields": ["t_obs"],
+            "network": {"name": "pconv_unet"},
+            "training": {"epochs": 12, "batch": 16},
         },
         "forse": {
             "task": "foregrounds",

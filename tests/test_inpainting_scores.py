@@ -203,13 +203,13 @@ class TestVerdicts:
         verdicts = evaluated[2]
         assert [one["check"] for one in verdicts if not one["passed"]] == []
         # 3 of what was seen, 2 of discs, 3 against diffusive filling; by 2 methods, 2 of power in
-        # small holes (holes, radius_3) and 3 of deviations.
-        assert len(verdicts) == 3 + 2 + 3 + 2 * (2 + 3)
+        # small holes (holes, radius_3); 3 of deviations.
+        assert len(verdicts) == 3 + 2 + 3 + 2 * 2 + 3
         found = judged(verdicts, "radius 10 px", "constrained mean")
         assert found["value"] == pytest.approx(1.02, abs=0.03)
         assert "±" in found["note"]
         assert "24 patches" in found["note"]
-        assert "of the network alone" in judged(verdicts, "radius 3 px", "control", "dev")["note"]
+        assert "of the network alone" in judged(verdicts, "radius 3 px", "deviation")["note"]
 
     def test_poor_maps_fail_where_they_are_poor(self, tmp_path):
         levels = LEVELS | {"prediction": 0.25, "estimates/sampled": 0.6}
@@ -270,9 +270,9 @@ class TestVerdicts:
 
 class TestIndex:
     @pytest.mark.parametrize(
-        ("value", "passed"), [(0.0039, True), (-0.0039, True), (0.0041, False), (-0.0041, False)]
+        ("value", "passed"), [(0.0059, True), (-0.0059, True), (0.0061, False), (-0.0061, False)]
     )
-    def test_two_errors_are_the_bar(self, value, passed):
+    def test_three_errors_are_the_bar(self, value, passed):
         (found,) = index_verdicts(shift(value))
         assert found["passed"] is passed
         assert found["note"] == f"{value:.5f} ± 0.00200, 50 patches".replace("-", "−")

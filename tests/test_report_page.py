@@ -29,6 +29,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "study": inputs.SETTINGS,
         "runs": [("resunet", drawn["run"])],
         "decomposition": [("repaired", drawn["decomposition"])],
+        "inpainting": [("pconv", drawn["inpainting"])],
         "scans": [("lambda", inputs.write_scan(tmp_path_factory.mktemp("scan")))],
         "sky": [("dust", drawn["sky"])],
         "cmb": [("cmb", drawn["cmb"])],
@@ -49,7 +50,8 @@ def page(study: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Pat
 def own(study: dict[str, Any], tmp_path: Path) -> dict[str, Any]:
     """A copy of the study whose files a test may change."""
     copy = dict(study)
-    for kind in ("runs", "sky", "cmb", "foregrounds", "full_sky", "decomposition", "scans"):
+    kinds = ("runs", "sky", "cmb", "foregrounds", "full_sky", "decomposition", "inpainting")
+    for kind in (*kinds, "scans"):
         copy[kind] = [(name, tmp_path / kind / name) for name, _ in study[kind]]
         for (_, old), (_, new) in zip(study[kind], copy[kind], strict=True):
             shutil.copytree(old, new)
@@ -114,7 +116,7 @@ def test_each_figure_has_title_caption_alternative_text_and_table(
 ) -> None:
     html = page.read_text(encoding="utf-8")
     figures = re.findall(r"<figure .*?</figure>", html, re.DOTALL)
-    assert len(figures) == 7 + 5 + 8 + 6 + 5 + 1
+    assert len(figures) == 7 + 5 + 5 + 8 + 6 + 5 + 1
     for figure in figures:
         inside = Elements(figure)
         assert inside.texts("h4")[0]
@@ -137,11 +139,11 @@ def test_verdicts_are_all_there_and_failures_say_so(elements: Elements, page: Pa
     html = page.read_text(encoding="utf-8")
     rows = re.findall(r'<tr role="row" class="verdict">.*?</tr>', html, re.DOTALL)
     words = [re.search(r">(PASS|FAIL)<", row)[1] for row in rows]  # type: ignore[index]
-    assert words == ["FAIL"] * 4 + ["PASS"] * 5
+    assert words == ["FAIL"] * 5 + ["PASS"] * 6
     assert "tau: pixel correlation" in rows[0]
     assert "0.11" in rows[0]
     assert "&gt; 0.3" in rows[0]
-    assert "4 of 9 checks fail." in elements.texts("strong")
+    assert "5 of 11 checks fail." in elements.texts("strong")
     # A value that could not be computed is a failure that shows no number.
     assert "value is nan" in rows[1]
     assert "–" in rows[1]
@@ -153,6 +155,7 @@ def test_a_run_and_its_sky_are_told_apart_in_the_checks(page: Path) -> None:
     assert links == {
         ("run-resunet", "Run resunet"),
         ("decomposition-repaired", "Run repaired"),
+        ("inpainting-pconv", "Run pconv"),
         ("foregrounds-forse", "Run forse"),
         ("full_sky-forse", "Sky of forse"),
         ("sky-dust", "Dataset dust"),
@@ -193,6 +196,19 @@ def test_a_decomposition_tells_what_was_bought_and_its_scores(elements: Elements
     assert "345 678" in cells
 
 
+def test_an_inpainting_tells_its_errors_in_holes(page: Path, elements: Elements) -> None:
+    html = page.read_text(encoding="utf-8")
+    assert "<h2>Inpainting</h2>" in html
+    assert "Rms error in the holes alone" in html
+    assert {"Missing", "Gaussian optimum", "Network over optimum"} <= set(elements.texts("th"))
+    cells = elements.texts("td")
+    at = cells.index("disc, radius 10 pixels")
+    row = ["30.7 %", "0.5200 ± 0.0104", "0.5000 ± 0.0100", "0.6000 ± 0.0120", "1.0400 ± 0.0208"]
+    assert cells[at + 1 : at + 7] == [*row, "3"]
+    assert "7 654 321" in cells
+    assert "12 of at most 12" in cells
+
+
 def test_a_scan_is_one_table_of_all_runs(page: Path, elements: Elements) -> None:
     html = page.read_text(encoding="utf-8")
     part = html[html.index('<section id="scan-lambda"') :]
@@ -203,13 +219,17 @@ def test_a_scan_is_one_table_of_all_runs(page: Path, elements: Elements) -> None
     assert any(a.get("download") == "scan-lambda-table.csv" for a in elements.all("a"))
 
 
-def test_without_decompositions_and_scans_there_is_no_section(
+def test_without_runs_of_a_kind_and_scans_there_is_no_section(
     study: dict[str, Any], tmp_path: Path
 ) -> None:
-    build_report(tmp_path / "index.html", **{**study, "decomposition": [], "scans": []})
+    build_report(
+        tmp_path / "index.html", **study | {"decomposition": [], "inpainting": [], "scans": []}
+    )
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "Scans over settings" not in html
     assert "<h2>Decomposition</h2>" not in html
+    assert "<h2>Inpainting</h2>" not in html
+    assert "Rms error in the holes" not in html
     assert "Power and correlation together" not in html
 
 
@@ -230,12 +250,12 @@ def test_same_inputs_give_the_same_page(page: Path, study: dict[str, Any], tmp_p
 
 
 def test_a_study_that_passes_says_so(own: dict[str, Any], tmp_path: Path) -> None:
-    for kind in ("runs", "decomposition", "foregrounds"):
+    for kind in ("runs", "decomposition", "inpainting", "foregrounds"):
         path = own[kind][0][1] / "verdicts.json"
         write_verdicts(path, [{**entry, "passed": True} for entry in read_verdicts(path)])
     build_report(tmp_path / "index.html", **own)
     html = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert "All 9 checks pass." in html
+    assert "All 11 checks pass." in html
     assert "FAIL" not in html
 
 
@@ -261,6 +281,10 @@ def test_only_simulations_make_a_page(study: dict[str, Any], tmp_path: Path) -> 
         ("decomposition", "metrics.csv"),
         ("decomposition", "card.json"),
         ("decomposition", "figures/fidelity.svg"),
+        ("inpainting", "verdicts.json"),
+        ("inpainting", "metrics.csv"),
+        ("inpainting", "card.json"),
+        ("inpainting", "figures/examples.png"),
         ("scans", "table.csv"),
         ("foregrounds", "verdicts.json"),
         ("foregrounds", "scores.csv"),

@@ -23,6 +23,18 @@ angles from +x towards +y, those of FITS files as POLCCONV says (--convention fo
 flat maps and HEALPix maps are cut in overlapping tiles and put together again.
 """
 
+_INPAINT = """\
+Fill the holes of a HEALPix map with the network of an inpainting run.
+
+MAP and MASK are HEALPix FITS files of the whole sky in Galactic coordinates, RING or NESTED. MAP
+has the fields that the network fills: T, Q and U, or all three. MASK is 0 where pixels are missing;
+its nside may be another. Pixels of MAP without a value (UNSEEN, NaN) are missing, too.
+
+OUTPUT is a copy of MAP in which the missing pixels of these fields have values, and no other pixel
+differs. The map is to have the beam and noise of the network's training set, and holes no larger
+than those it was trained on (`skyweave card`).
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; the exit code. A mistake of the user is one line on stderr."""
@@ -35,6 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from skyweave.tasks.model_card import describe
 
             print(describe(options.model))
+        elif options.command == "inpaint":
+            from skyweave.tasks.sky_inpainting import inpaint_map
+
+            inpaint_map(
+                options.model,
+                options.input,
+                options.mask,
+                options.output,
+                unit=options.unit,
+                sampled=not options.mean,
+                overwrite=options.overwrite,
+                threads=options.threads,
+                command=shlex.join(["skyweave", *words]),
+            )
         else:
             from skyweave.tasks.prediction import predict_maps
 
@@ -70,7 +96,13 @@ def _parser() -> argparse.ArgumentParser:
         description=_PREDICT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    for one in (card, predict):
+    inpaint = commands.add_parser(
+        "inpaint",
+        help="fill the holes of a HEALPix map",
+        description=_INPAINT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for one in (card, predict, inpaint):
         one.add_argument(
             "model", metavar="MODEL", help="folder of network.keras and card.json, or one of them"
         )
@@ -78,13 +110,20 @@ def _parser() -> argparse.ArgumentParser:
     add("input", metavar="INPUT", help="the maps")
     add("-o", "--output", required=True, metavar="OUTPUT", help=".fits, .h5 or .npz file to write")
     add("--tapered", action="store_true", help="the maps carry the network's taper already")
-    add("--unit", help="unit of the maps, as K_CMB or uK, where the file says none or a wrong one")
     add(
         "--convention",
         choices=("flat", "iau", "cosmo", "mirrored"),
         help="how Q and U are meant, where the file says nothing or something wrong",
     )
     add("--pixel-arcmin", type=float, metavar="SIDE", help="side of a pixel, likewise")
-    add("--overwrite", action="store_true", help="replace OUTPUT if it is there")
-    add("--threads", type=int, help="threads to use (default: all)")
+    add = inpaint.add_argument
+    add("input", metavar="MAP", help="the map")
+    add("mask", metavar="MASK", help="0 where the map is to be filled")
+    add("-o", "--output", required=True, metavar="OUTPUT", help=".fits file to write")
+    add("--mean", action="store_true", help="without the fluctuations that the network leaves out")
+    for one in (predict, inpaint):
+        add = one.add_argument
+        add("--unit", help="unit of the maps (K_CMB, uK), where the file says none or a wrong one")
+        add("--overwrite", action="store_true", help="replace OUTPUT if it is there")
+        add("--threads", type=int, help="threads to use (default: all)")
     return parser

@@ -54,6 +54,9 @@ ESTIMATED = [name for name in CMB if STUDY.datasets[name].estimated]
 # By dataset, those that are compared by what their training cost.
 COMPARED = comparable(STUDY)
 FOREGROUNDS = named(STUDY.runs, "task", "foregrounds")
+INPAINTING = named(STUDY.runs, "task", "inpainting")
+# Those whose holes are pieces of a mask.
+CUT_HOLES = [name for name in INPAINTING if STUDY.runs[name].holes.kind == "sky"]
 FULL_SKY = [name for name in FOREGROUNDS if STUDY.runs[name].full_sky is not None]
 MANY_SKIES = [name for name in FULL_SKY if STUDY.runs[name].full_sky.realizations > 1]
 
@@ -245,6 +248,66 @@ def needed_network(key):
         return [] if other is None else [f"<results>/runs/{other}/network.keras"]
 
     return file
+
+
+def filled_maps_covariance(wildcards):
+    """How the maps of an inpainting run go together, if it is one."""
+    run = run_settings(wildcards)
+    if run.task != "inpainting":
+        return []
+    channel = run.fields[0].partition("_")[2]
+    return run_dataset(f"covariance/{channel}.csv")(wildcards)
+
+
+def looked_through(wildcards):
+    """VGG16, if a run's losses look at maps through it."""
+    run = run_settings(wildcards)
+    return rules.fetch_vgg16.output if run.task == "inpainting" and run.losses.looks else []
+
+
+def cut_pieces(wildcards):
+    """Pieces of a mask, if they are a run's holes."""
+    return ["<results>/runs/{run}/holes.h5"] if wildcards.run in CUT_HOLES else []
+
+
+def hole_mask(wildcards):
+    """The mask that a run's holes are cut from: of a sky dataset, or the user's own."""
+    holes = run_settings(wildcards).holes
+    return holes.path or f"<results>/datasets/{holes.sky}/mask.fits"
+
+
+def hole_sources(wildcards):
+    """The point sources that are holes too, where a sky dataset has a table of them."""
+    sky = run_settings(wildcards).holes.sky
+    wanted = sky is not None and STUDY.datasets[sky].sources.remove != "none"
+    return [f"<results>/datasets/{sky}/sources.csv"] if wanted else []
+
+
+def patch_grid(name):
+    """Side, degrees, and pixels of a dataset's patches."""
+    grid = STUDY.datasets[name].grid
+    return {"size_deg": grid.size_deg, "pixels": grid.pixels}
+
+
+def filled_settings(wildcards):
+    """Settings of an inpainting run that say what it is judged on."""
+    keys = {"task", "dataset", "fields", "holes", "radii", "patches"}
+    return run_settings(wildcards).model_dump(mode="json", include=keys)
+
+
+def inpainting_memory(wildcards):
+    """MB of test patches with holes, filled: eight maps each, with copies on the way."""
+    run = run_settings(wildcards)
+    pixels = STUDY.datasets[run.dataset].grid.pixels
+    # The covariance of a large hole is a matrix of 5,000 by 5,000.
+    return 4000 + int(40e-6 * run.patches * len(run.fields) * pixels**2)
+
+
+def inpainting_runtime(wildcards):
+    """Minutes of filled patches: each kind of holes is some 100 steps of conjugate gradients."""
+    run = run_settings(wildcards)
+    of_128 = (STUDY.datasets[run.dataset].grid.pixels / 128) ** 2
+    return 60 + int((1 + len(run.radii)) * run.patches * len(run.fields) * of_128 / 30)
 
 
 def evaluated_settings(wildcards):

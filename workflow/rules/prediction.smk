@@ -3,6 +3,7 @@ rule predict_maps:
         network=prediction_network("network.keras"),
         card=prediction_network("card.json"),
         maps=lambda wildcards: STUDY.predictions[wildcards.prediction].path,
+        mask=lambda wildcards: STUDY.predictions[wildcards.prediction].mask or [],
     output:
         "<results>/predictions/{prediction}.{format}",
     log:

@@ -7,6 +7,9 @@ rule train:
         calibration=training_calibration,
         after=needed_network("after"),
         start=needed_network("start"),
+        covariance=filled_maps_covariance,
+        features=looked_through,
+        holes=cut_pieces,
     output:
         network="<results>/runs/{run}/network.keras",
         card="<results>/runs/{run}/card.json",
@@ -27,7 +30,7 @@ rule train:
         seed=STUDY.seed,
         # What is made with the network afterwards is no reason to train it again.
         run=lambda wildcards: run_settings(wildcards).model_dump(
-            mode="json", exclude={"full_sky", "tests", "beside"}
+            mode="json", exclude={"full_sky", "tests", "beside", "radii", "patches", "classes"}
         ),
         # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
         state=lambda wildcards, output: output.network.replace("network.keras", "state"),

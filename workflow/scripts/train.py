@@ -10,14 +10,19 @@ with job(snakemake.log[0]) as console:
     # Only a scheduler ends a job at its `runtime`; a laptop lets it go on. Two minutes are for the
     # start before training and for writing the network after it.
     limit_s = 60 * (snakemake.resources.runtime - 2)
+
+    def given(*names):
+        return {name: files[0] for name in names if (files := snakemake.input[name])}
+
     train_run(
         TASKS[snakemake.params.run["task"]][0](**snakemake.params.run),
         shards=snakemake.input.shards,
         split=snakemake.input.split[0],
         normalization=snakemake.input.normalization[0],
         estimates=snakemake.input.estimates,
-        calibration=next(iter(snakemake.input.calibration), None),
-        networks={key: files[0] for key in ("after", "start") if (files := snakemake.input[key])},
+        calibration=given("calibration").get("calibration"),
+        networks=given("after", "start"),
+        files=given("covariance", "features", "holes"),
         network=snakemake.output.network,
         history=snakemake.output.history,
         sweep=snakemake.output.sweep,

@@ -17,6 +17,7 @@ from skyweave.config.cmb import (
 )
 from skyweave.config.decomposition import DecompositionRun
 from skyweave.config.imported import ImportedDataset, Prediction
+from skyweave.config.inpainting import Holes, InpaintingRun
 from skyweave.config.load import load, parse, read_yaml, require_files
 from skyweave.config.models import Config
 from skyweave.config.runs import (
@@ -48,7 +49,9 @@ __all__ = [
     "FullSky",
     "Grid",
     "HealpixMap",
+    "Holes",
     "ImportedDataset",
+    "InpaintingRun",
     "Mask",
     "Network",
     "Patches",

@@ -113,10 +113,19 @@ class ImportedDataset(Settings):
 class Prediction(Settings):
     """A trained network's view of the user's own maps."""
 
-    run: Name = Field(description="Name of the reconstruction run whose network it is.")
+    run: Name = Field(
+        description="Name of the reconstruction run whose network it is, with `mask` of the "
+        "inpainting run."
+    )
     path: str = Field(
         description="The maps: FITS with a WCS, .npz or HDF5 with the network's inputs (`q_obs` or "
-        "`q`, …) as arrays (y, x) or (n, y, x), or a HEALPix FITS file of Q and U."
+        "`q`, …) as arrays (y, x) or (n, y, x), or a HEALPix FITS file of Q and U. With `mask` a "
+        "HEALPix FITS file of the run's fields."
+    )
+    mask: str | None = Field(
+        None,
+        description="Of an inpainting run, and only of one: a HEALPix FITS file, 0 in the holes "
+        "that are to be filled, of any nside, in Galactic coordinates as the map.",
     )
     tapered: bool = Field(
         False, description="The maps carry the network's taper already; else they get it."
@@ -136,3 +145,15 @@ class Prediction(Settings):
     format: Literal["fits", "h5", "npz"] = Field(
         "fits", description="Of the file of predictions; of a HEALPix map `fits` alone."
     )
+
+    @model_validator(mode="after")
+    def _mask_with_a_map_of_the_sky(self) -> Self:
+        flat = {"tapered": False, "convention": None, "pixel_arcmin": None, "format": "fits"}
+        given = [key for key, default in flat.items() if getattr(self, key) != default]
+        if self.mask is not None and given:
+            key = given[0]
+            raise ValueError(
+                f"{key}: expected none beside `mask`, which belongs to HEALPix maps as they are, "
+                f"found {getattr(self, key)!r}"
+            )
+        return self

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from skyweave.config.base import Settings
 from skyweave.config.imported import ImportedDataset
+from skyweave.config.inpainting import InpaintingRun
 from skyweave.config.models import Config
 from skyweave.config.runs import ForegroundsRun
 from skyweave.config.scans import member_settings
@@ -65,7 +66,7 @@ _EXPECTED = {
 # What pydantic puts into a location that the user did not write: tags and union branches.
 _KINDS = {
     "datasets": ("kind", ("cmb", "sky", "imported")),
-    "runs": ("task", ("reconstruction", "decomposition", "foregrounds")),
+    "runs": ("task", ("reconstruction", "decomposition", "foregrounds", "inpainting")),
 }
 _TAGS = {"Cosmology", "constrained-str", "[key]"}
 
@@ -137,10 +138,13 @@ def require_files(config: Config) -> None:
             for key in ("path", "tau_path", "beam_path", "hits_path"):
                 _require(f"datasets.{name}.{section}.{key}", getattr(settings, key, None))
     for name, run in config.runs.items():
+        if isinstance(run, InpaintingRun):
+            _require(f"runs.{name}.holes.path", run.holes.path)
         if isinstance(run, ForegroundsRun) and run.full_sky is not None:
             _require(f"runs.{name}.full_sky.template.path", run.full_sky.template.path)
     for name, prediction in config.predictions.items():
         _require(f"predictions.{name}.path", prediction.path)
+        _require(f"predictions.{name}.mask", prediction.mask)
 
 
 def _require(where: str, path: str | None) -> None:

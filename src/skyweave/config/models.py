@@ -39,6 +39,13 @@ from skyweave.config.decomposition import (
     chain_of,
 )
 from skyweave.config.imported import ImportedDataset, Prediction
+from skyweave.config.inpainting import (
+    Holes,
+    InpaintingLosses,
+    InpaintingNetwork,
+    InpaintingRun,
+    InpaintingTraining,
+)
 from skyweave.config.runs import (
     SELECTED_BY,
     ForegroundsAdversarial,
@@ -82,7 +89,8 @@ Dataset = Annotated[CmbDataset | SkyDataset | ImportedDataset, Field(discriminat
 Run = Annotated[
     Annotated[ReconstructionRun, Tag("reconstruction")]
     | Annotated[DecompositionRun, Tag("decomposition")]
-    | Annotated[ForegroundsRun, Tag("foregrounds")],
+    | Annotated[ForegroundsRun, Tag("foregrounds")]
+    | Annotated[InpaintingRun, Tag("inpainting")],
     Discriminator(_task),
 ]
 
@@ -154,10 +162,9 @@ class Config(Settings):
                 raise ValueError(f"{where}.dataset: expected one of {known}, found {run.dataset!r}")
             by, own = run.training.select.by, SELECTED_BY[run.task]
             if run.training.select.swept and by not in own:
-                raise ValueError(
-                    f"{where}.training.select.by: expected loss, last or one of task {run.task} "
-                    f"({', '.join(own)}), found {by!r}"
-                )
+                known = f"loss, last or one of task {run.task} ({', '.join(own)})"
+                expected = known if own else f"loss or last with task {run.task}"
+                raise ValueError(f"{where}.training.select.by: expected {expected}, found {by!r}")
             if isinstance(run, ForegroundsRun):
                 kind, fit = "sky", isinstance(dataset, SkyDataset)
             else:
@@ -170,6 +177,8 @@ class Config(Settings):
                 _check_foregrounds(where, run, dataset)
             if not isinstance(run, ForegroundsRun) and not isinstance(dataset, SkyDataset):
                 _check_fields(where, run, dataset)
+            if isinstance(run, InpaintingRun) and not isinstance(dataset, SkyDataset):
+                _check_inpainting(where, run, dataset, self.datasets)
             if isinstance(run, ReconstructionRun | DecompositionRun):
                 _check_tests(where, run, self.datasets)
             if isinstance(run, DecompositionRun):
@@ -178,11 +187,16 @@ class Config(Settings):
 
     @model_validator(mode="after")
     def _predictions_have_a_network(self) -> Self:
-        known = [name for name, run in self.runs.items() if isinstance(run, ReconstructionRun)]
+        kinds: dict[bool, tuple[str, type[Settings]]] = {
+            False: ("a reconstruction run", ReconstructionRun),
+            True: ("with `mask` an inpainting run", InpaintingRun),
+        }
         for name, prediction in self.predictions.items():
+            what, kind = kinds[prediction.mask is not None]
+            known = [name for name, run in self.runs.items() if isinstance(run, kind)]
             if prediction.run not in known:
                 raise ValueError(
-                    f"predictions.{name}.run: expected a reconstruction run "
+                    f"predictions.{name}.run: expected {what} "
                     f"({', '.join(sorted(known)) or 'there are none'}), found {prediction.run!r}"
                 )
         return self
@@ -205,10 +219,13 @@ def _check_member(study: Config, scan: str, member: str, written: Any) -> None:
 
 
 def _check_fields(
-    where: str, run: ReconstructionRun | DecompositionRun, dataset: CmbDataset | ImportedDataset
+    where: str,
+    run: ReconstructionRun | DecompositionRun | InpaintingRun,
+    dataset: CmbDataset | ImportedDataset,
 ) -> None:
     """Raise `ValueError` where a run asks for what its dataset does not have."""
-    for role in ("inputs", "targets"):
+    filled = isinstance(run, InpaintingRun)
+    for role in ("fields",) if filled else ("inputs", "targets"):
         there = dataset.fields
         if role == "inputs" and isinstance(dataset, CmbDataset):
             there = (*there, *dataset.estimated)
@@ -220,7 +237,7 @@ def _check_fields(
                     f"({known}), found {field!r}"
                 )
     both = set(run.inputs) & set(run.targets)
-    if both:
+    if both and not filled:
         raise ValueError(
             f"{where}.targets: expected no field that is also an input, found {min(both)!r}"
         )
@@ -404,6 +421,42 @@ def _check_foregrounds(where: str, run: ForegroundsRun, dataset: SkyDataset) -> 
         )
 
 
+def _check_inpainting(
+    where: str,
+    run: InpaintingRun,
+    dataset: CmbDataset | ImportedDataset,
+    datasets: Mapping[str, Dataset],
+) -> None:
+    """Raise `ValueError` for holes or classes that the datasets do not have."""
+    sky = run.holes.sky
+    known = sorted(name for name, one in datasets.items() if isinstance(one, SkyDataset))
+    if sky is not None and sky not in known:
+        raise ValueError(
+            f"{where}.holes.sky: expected a dataset of kind sky "
+            f"({', '.join(known) or 'there are none'}), found {sky!r}"
+        )
+    varied = dataset.spectra.vary if isinstance(dataset, CmbDataset) else {}
+    classes = sorted(name for name, values in varied.items() if not isinstance(values, Range))
+    if run.classes is not None and run.classes not in classes:
+        raise ValueError(
+            f"{where}.classes: expected a parameter that {run.dataset!r} varies in classes "
+            f"({', '.join(classes) or 'there are none'}), found {run.classes!r}"
+        )
+    pixels = dataset.grid.pixels if isinstance(dataset, CmbDataset) else dataset.pixels
+    if pixels is None:
+        return
+    discs = {"radii": run.radii}
+    if run.holes.kind == "disc":
+        discs["holes.radius"] = run.holes.radius
+    for key, radii in discs.items():
+        # The corners of a patch are still seen around a disc as wide as its diagonal.
+        if any(radius >= 0.7 * pixels for radius in radii):
+            raise ValueError(
+                f"{where}.{key}: expected discs smaller than a patch of {pixels} pixels (below "
+                f"{0.7 * pixels:.0f}), found {max(radii):g}"
+            )
+
+
 def _check_batch(where: str, batch: int, train: int) -> None:
     if train < batch:
         raise ValueError(
@@ -418,6 +471,7 @@ SECTIONS: list[type[Settings]] = [
     *(ReconstructionRun, Network, Training, Selection),
     *(DecompositionRun, DecompositionNetwork, PatchDiscriminator, DecompositionLosses),
     *(DecompositionTraining, DecompositionAdversarial, Flow),
+    *(InpaintingRun, Holes, InpaintingNetwork, InpaintingLosses, InpaintingTraining),
     *(ForegroundsRun, ForseNetwork, ForegroundsTraining, ForegroundsAdversarial),
     *(FullSky, PolarizationTemplate, Scan, Prediction),
 ]

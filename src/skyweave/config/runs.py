@@ -93,6 +93,7 @@ SELECTED_BY = {
     "reconstruction": ("pixel_correlation", "correlation", "transfer", "residual"),
     "decomposition": ("pixel_correlation", "correlation", "transfer", "residual"),
     "foregrounds": ("superposition", "distance"),
+    "inpainting": (),
 }
 
 

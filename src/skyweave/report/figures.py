@@ -5,6 +5,7 @@ from skyweave.report.decomposition import draw_decomposition
 from skyweave.report.foregrounds import draw_foregrounds
 from skyweave.report.full_sky import draw_full_sky
 from skyweave.report.generalization import draw_generalization
+from skyweave.report.inpainting import draw_inpainting
 from skyweave.report.reconstruction import draw_reconstruction
 from skyweave.report.sky import draw_sky
 from skyweave.report.training_cost import draw_training_cost
@@ -14,6 +15,7 @@ __all__ = [
     "draw_foregrounds",
     "draw_full_sky",
     "draw_generalization",
+    "draw_inpainting",
     "draw_reconstruction",
     "draw_sky",
     "draw_spectra",

@@ -169,7 +169,7 @@ def networks(history: pd.DataFrame, kept: int, path: Path) -> pd.DataFrame:
                 ax.set_ylabel("total loss of the generator" if against else "total loss")
             elif kind == "own":
                 _pairs(ax, history, {field_label(name): f"_{name}" for name in own})
-                ax.set_ylabel("loss by output")
+                ax.set_ylabel("loss by part" if "hole" in own else "loss by output")
             elif kind == "against":
                 pair = {"generator": "_adversarial", "discriminator": "_discriminator"}
                 _pairs(ax, history, pair)

@@ -16,7 +16,14 @@ from skyweave.report import embed, read
 from skyweave.report.decomposition_words import bought_words
 from skyweave.report.generalization import elsewhere, is_tested
 from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
-from skyweave.report.summary import dataset_row, fidelity_scores, run_row, scores, small_scales
+from skyweave.report.summary import (
+    dataset_row,
+    fidelity_scores,
+    filled_scores,
+    run_row,
+    scores,
+    small_scales,
+)
 from skyweave.statistics.verdicts import read_verdicts
 
 Named = Sequence[tuple[str, str | Path]]
@@ -35,29 +42,29 @@ def build_report(
     imported: Named = (),
     training_cost: Named = (),
     decomposition: Named = (),
+    inpainting: Named = (),
     scans: Named = (),
 ) -> None:
     """Write the report of a study to `out_path`, atomically; the same inputs give the same bytes.
 
     `study` holds the settings (`seed`, `datasets`, `runs`) as plain values. `runs`, `sky` and `cmb`
-    name reconstruction runs, sky datasets and CMB datasets, `decomposition` decomposition runs,
-    `foregrounds` foreground runs, `full_sky` skies that they made, `training_cost` datasets whose
-    runs are compared by it and `imported` datasets of others' maps, with the folders that hold
-    their tables, verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset and of a
-    run's ``generalization`` may be absent, imported maps have no figures and no verdicts, and costs
-    no verdicts. `scans` name the folders of their table.csv, a row a run.
+    name reconstruction runs, sky datasets and CMB datasets; `decomposition`, `inpainting` and
+    `foregrounds` runs of these tasks; `full_sky` skies that were made, `training_cost` datasets
+    whose runs are compared by it and `imported` datasets of others' maps, with the folders that
+    hold their tables, verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset and of
+    a run's ``generalization`` may be absent, imported maps have no figures and no verdicts, and
+    costs no verdicts. `scans` name the folders of their table.csv, a row a run.
     Raises `UserError` for a missing or broken file.
     """
     if not isinstance(study.get("datasets"), Mapping):
         raise UserError("study", "settings with `datasets`", ", ".join(study) or "none")
-    given = {"run": runs, "decomposition": decomposition, "training_cost": training_cost}
-    given |= {"foregrounds": foregrounds, "full_sky": full_sky, "sky": sky, "cmb": cmb}
+    given = {"run": runs, "decomposition": decomposition, "inpainting": inpainting}
+    given |= {"training_cost": training_cost, "foregrounds": foregrounds}
+    given |= {"full_sky": full_sky, "sky": sky, "cmb": cmb}
     folders = {
         kind: [(name, Path(folder)) for name, folder in named] for kind, named in given.items()
     }
-    trained = [
-        (kind, *one) for kind in ("run", "decomposition", "foregrounds") for one in folders[kind]
-    ]
+    trained = [(kind, *one) for kind in _TASKS for one in folders[kind]]
     context = {
         "study": study,
         "versions": versions,
@@ -76,6 +83,9 @@ def build_report(
             row
             for name, folder in folders["decomposition"]
             for row in fidelity_scores(name, folder)
+        ],
+        "filled": [
+            row for name, folder in folders["inpainting"] for row in filled_scores(name, folder)
         ],
         "elsewhere": elsewhere(folders["run"], study),
         "small_scales": [
@@ -99,9 +109,13 @@ def build_report(
     write_text(out_path, environment.get_template("report.html.j2").render(context))
 
 
+#: Sections of runs that train a network.
+_TASKS = ("run", "decomposition", "inpainting", "foregrounds")
+
 _TITLES = {
     "run": ("Reconstruction", "Run"),
     "decomposition": ("Decomposition", "Run"),
+    "inpainting": ("Inpainting", "Run"),
     "training_cost": ("What training buys", "Runs on"),
     "foregrounds": ("Foregrounds", "Run"),
     "full_sky": ("Full sky", "Sky of"),

@@ -34,6 +34,12 @@ METHODS = {  # label, colour, marker (none: a prediction of theory), line
     "gaussian": ("Gaussian small scales", ORANGE, "s", "--"),
     "truth": ("truth", BLACK, "", "-"),
     "input": ("low resolution", PINK, "D", "-."),
+    "sampled": ("network with fluctuations", SKY, "P", "--"),
+    "constrained": ("Gaussian optimum (mean)", GREEN, "^", "-."),
+    "realization": ("constrained realization", RED, "v", ":"),
+    "diffusive": ("diffusive (harmonic)", ORANGE, "s", "--"),
+    "raw": ("network before copying", GREY, "X", ":"),
+    "masked": ("seen part alone (NaMaster)", PINK, "D", ":"),
 }
 SPARE = [(SKY, "P", "-"), (YELLOW, "X", "-."), (GREY, "<", ":"), (BLACK, ">", "--")]
 

@@ -27,7 +27,7 @@ def run_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dic
         "name": name,
         "anchor": f"{kind}-{name}",
         "dataset": settings.get("dataset", "–"),
-        "inputs": _fields(settings.get("inputs", card.get("inputs", ()))),
+        "inputs": _fields(settings.get("inputs", settings.get("fields", card.get("inputs", ())))),
         "outputs": _fields(settings.get("targets", card.get("outputs", ()))),
         "network": str(network.get("name", card.get("network", "–"))),
         "parameters": f"{parameters:,}".replace(",", " ") if isinstance(parameters, int) else "–",
@@ -142,6 +142,45 @@ def fidelity_scores(name: str, folder: Path) -> list[dict[str, Any]]:
             }
         )
     return found
+
+
+#: Methods whose error in holes the summary tells.
+_FILLED = ("network", "constrained", "diffusive")
+
+
+def filled_scores(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Rms error in the holes by the network, the Gaussian optimum and diffusion.
+
+    A row a field and kind of holes.
+    """
+    metrics = of_test_split(read.table(folder / "metrics.csv", (*METRIC_COLUMNS, "case")))
+    found = []
+    for (field, case), part in metrics.groupby(["field", "case"], sort=False):
+        rows = part.to_dict("records")
+        by = {row["method"]: row for row in rows if row["statistic"] == "error_rms_hole"}
+        ratios = [r for r in rows if (r["statistic"], r["method"]) == ("error_ratio", "network")]
+        areas = [row["value"] for row in rows if row["statistic"] == "area"]
+        if "network" not in by:
+            continue
+        found.append(
+            {
+                "run": name,
+                "anchor": f"inpainting-{name}",
+                "field": plain_field(str(field)),
+                "case": hole_words(str(case)),
+                "area": f"{100 * areas[0]:.3g} %" if areas else "–",
+                **{method: _with_error(by.get(method)) for method in _FILLED},
+                "ratio": _with_error(ratios[0] if ratios else None),
+                "patches": number(int(by["network"]["n"])),
+            }
+        )
+    return found
+
+
+def hole_words(case: str) -> str:
+    """A kind of holes in words: the run's own, or discs."""
+    kind, _, radius = case.partition("_")
+    return f"disc, radius {radius} pixels" if kind == "radius" else "as trained"
 
 
 def _beside(method: str) -> str:

@@ -36,11 +36,16 @@ def _lines(card: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     parts = data.get("realizations", {})
     counts = ", ".join(f"{parts[name]} {name}" for name in SPLITS if name in parts)
     yield "trained on", f"{data.get('dataset', 'an unnamed dataset')}: {counts or 'no counts'}"
-    yield "takes", _fields(card, card["inputs"])
+    holes = data.get("hole_limit")
+    starts = {"seen", *(f"start_{name}" for name in card["outputs"])} if holes else set()
+    yield "takes", _fields(card, [name for name in card["inputs"] if name not in starts])
     yield "gives", _fields(card, card["outputs"])
     side, pixels = grid["size_deg"], grid["pixels"]
     each = f"{60 * side / pixels:.5g} arcmin"
     yield "patch", f"{side:g} deg, {pixels} x {pixels} pixels of {each}"
+    if holes:
+        largest = f"{holes['radius_deg']:.3g} deg in radius, {100 * holes['area']:.3g} % of a patch"
+        yield "fills", f"holes of up to {largest}"
     if "taper_deg" in effects:
         yield "taper", f"cosine over {effects['taper_deg']:g} deg at each edge, on all maps"
     yield "Q and U", "angles from +x (along a row) towards +y (the next row)"

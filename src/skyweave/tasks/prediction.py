@@ -73,6 +73,9 @@ def predict_maps(
         prepare(0, threads)
     network = load_network(folder)
     card = network.card
+    if card.settings.get("task") == "inpainting":
+        what = "a network that predicts (`skyweave inpaint` fills holes)"
+        raise UserError(folder / "card.json", what, "one of an inpainting run")
     taper_deg = _card_taper(folder, card)
     units = {**card.units, **{f"{name}_sigma": card.units[name] for name in card.outputs}}
     provenance = {

@@ -9,6 +9,7 @@ import pandas as pd
 if TYPE_CHECKING:
     import keras
 
+    from skyweave.data.feed import BatchFeed, Feed
     from skyweave.data.normalization import Normalization
     from skyweave.networks.card import TrainedNetwork
     from skyweave.training.method import Method
@@ -43,6 +44,10 @@ class Recipe:
     drawn: int = 0
     #: Inputs of the network that are no fields of a dataset.
     further: Sequence[str] = ()
+    #: The fields that some of these are scaled as; the others are not scaled.
+    alike: Mapping[str, str] = field(default_factory=dict)
+    #: What is fed, where it is not the maps as they are.
+    feed: Callable[["BatchFeed", "Normalization"], "Feed"] | None = None
     #: Whether fields are scaled to mean 0 and deviation 1.
     normalize: bool = True
     #: What tells this training from others of the same network and method.

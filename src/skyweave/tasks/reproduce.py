@@ -45,6 +45,7 @@ def restricted(study: Config, run: str) -> Config:
     values = study.model_dump(mode="json")
     runs = {name: values["runs"][name] for name in needed(study, run)}
     datasets = {name for one in runs.values() for name in (one["dataset"], *one.get("tests", ()))}
+    datasets |= {one["holes"]["sky"] for one in runs.values() if "holes" in one}
     values["datasets"] = {name: one for name, one in values["datasets"].items() if name in datasets}
     return parse(values | {"runs": runs, "scans": {}, "predictions": {}})
 

@@ -30,6 +30,7 @@ def build(study: Config, page: Path) -> None:
         study=study.model_dump(mode="json"),
         runs=runs("reconstruction"),
         decomposition=runs("decomposition"),
+        inpainting=runs("inpainting"),
         foregrounds=runs("foregrounds"),
         full_sky=[
             (name, results / "sky" / name)

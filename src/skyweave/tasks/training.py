@@ -10,13 +10,19 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 
-from skyweave.config import DecompositionRun, ForegroundsRun, ReconstructionRun, Selection
-from skyweave.data.feed import BatchFeed
+from skyweave.config import (
+    DecompositionRun,
+    ForegroundsRun,
+    InpaintingRun,
+    ReconstructionRun,
+    Selection,
+)
+from skyweave.data.feed import BatchFeed, Feed
 from skyweave.data.joined import open_maps
 from skyweave.data.normalization import Normalization
 from skyweave.data.split import members, read_split
 from skyweave.statistics.tables import write_table
-from skyweave.tasks import decomposition, foregrounds, reconstruction
+from skyweave.tasks import decomposition, foregrounds, inpainting, reconstruction
 from skyweave.tasks.recipe import Recipe
 
 #: Settings of a run and its recipe, by task.
@@ -24,11 +30,12 @@ TASKS: dict[str, tuple[type[Any], Callable[..., Recipe]]] = {
     "reconstruction": (ReconstructionRun, reconstruction.recipe),
     "decomposition": (DecompositionRun, decomposition.recipe),
     "foregrounds": (ForegroundsRun, foregrounds.recipe),
+    "inpainting": (InpaintingRun, inpainting.recipe),
 }
 
 
 def train_run(
-    run: ReconstructionRun | DecompositionRun | ForegroundsRun,
+    run: ReconstructionRun | DecompositionRun | ForegroundsRun | InpaintingRun,
     *,
     shards: Sequence[str | Path],
     split: str | Path,
@@ -44,13 +51,14 @@ def train_run(
     estimates: Sequence[str | Path] = (),
     calibration: str | Path | None = None,
     networks: Mapping[str, str | Path] | None = None,
+    files: Mapping[str, str | Path] | None = None,
     terminal: TextIO | None = None,
 ) -> None:
     """Train the network of a run; write it with its card, and the history of the training.
 
     Where inputs are estimates, `estimates` are their shards and `calibration` says how they are
     made, which the card keeps. `networks` holds the files of the networks that this one needs, by
-    the setting that names their run.
+    the setting that names their run, `files` what else its task reads, by name.
 
     `sweep` becomes the table of what its epoch was picked by: `epoch`, `statistic`, `field` (with
     ``all``, by which it was), `value`, `picked` (1 for that epoch). Goes on from `state` if an
@@ -71,7 +79,8 @@ def train_run(
     maps = open_maps(shards, estimates)
     select = run.training.select
     parts = read_split(split)
-    more = {"networks": networks} if networks else {}
+    more: dict[str, Any] = {"networks": networks} if networks else {}
+    more |= {"files": files} if files else {}
     recipe = TASKS[run.task][1](run, maps, parts, name, seed, **more)
     scales = Normalization.from_json(Path(normalization).read_text(encoding="utf-8"))
     needed = (*recipe.inputs, *recipe.targets, *recipe.beside)
@@ -81,8 +90,10 @@ def train_run(
         scales = Normalization({**scales.moments, **fitted.moments})
     if not recipe.normalize:
         scales = Normalization(dict.fromkeys(scales.moments, (0.0, 1.0)))
-    scales = Normalization({**scales.moments, **dict.fromkeys(recipe.further, (0.0, 1.0))})
-    feeds = {
+    as_they_are = dict.fromkeys(recipe.further, (0.0, 1.0))
+    alike = {name: scales.moments[field] for name, field in recipe.alike.items()}
+    scales = Normalization({**scales.moments, **as_they_are, **alike})
+    whole = {
         part: BatchFeed(
             maps,
             recipe.inputs,
@@ -97,11 +108,16 @@ def train_run(
         )
         for part in ("train", "validation")
     }
+    feeds: dict[str, Feed] = {
+        part: feed if recipe.feed is None else recipe.feed(feed, scales)
+        for part, feed in whole.items()
+    }
     deviations = {field: std for field, (_, std) in scales.moments.items()}
+    inputs = (*recipe.inputs, *recipe.further, *recipe.alike)
     if recipe.build is not None:
         model = recipe.build(scales)
     else:
-        model = build(run.network, maps.pixels, recipe.inputs, recipe.targets, seed, deviations)
+        model = build(run.network, maps.pixels, inputs, recipe.targets, seed, deviations)
     epochs = train(
         recipe.method(model, scales),
         feeds["train"],
@@ -115,10 +131,15 @@ def train_run(
     )
     sections = {"network", "training", "adversarial", "noise", "amplitude", "method", "flow"}
     sections |= {"discriminator", "losses", "noise_channels", "samples", "gain", "after", "joint"}
+    sections |= {"task", "holes"} if isinstance(run, InpaintingRun) else set()
     card = Card(
-        inputs=(*recipe.inputs, *recipe.further),
+        inputs=inputs,
         outputs=tuple(recipe.targets),
-        units={**maps.units, **dict.fromkeys(recipe.further, "")},
+        units={
+            **maps.units,
+            **dict.fromkeys(recipe.further, ""),
+            **{name: maps.units[field] for name, field in recipe.alike.items()},
+        },
         normalization=scales,
         size_deg=maps.size_deg,
         pixels=maps.pixels,
