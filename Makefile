@@ -1,5 +1,6 @@
 CORES ?= all
 GPUS ?= 1
+WORKERS ?= 2
 ARGS ?=
 
 SHELL := bash
@@ -11,11 +12,11 @@ export KERAS_HOME ?= $(CURDIR)/.cache/keras
 export MPLCONFIGDIR ?= $(CURDIR)/.cache/matplotlib
 export XDG_CACHE_HOME ?= $(CURDIR)/.cache
 
-.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation check-tiles check-estimators bench scaling hybrid adversary
+.PHONY: help env run test test-slow test-slurm lint cost config-docs graph screenshot check-simulation check-tiles check-estimators bench scaling hybrid adversary holes
 
 help: ## list the targets
 	@sed -nE 's/^([a-z-]+):.*## (.*)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
-	@echo "CORES=$(CORES) GPUS=$(GPUS): what 'run' takes at once.  ARGS=: more for snakemake or pytest."
+	@echo "CORES=$(CORES) GPUS=$(GPUS): what 'run' takes at once. WORKERS=$(WORKERS): of 'test'. ARGS=: more for snakemake or pytest."
 
 env: ## build the environment, .venv, where it is not current
 	@envs/bootstrap
@@ -25,7 +26,7 @@ run: env ## run config/config.yaml and write the report
 	@echo "report: results/report/index.html"
 
 test: env ## run the tests
-	pytest -m "not slow and not slurm" $(ARGS)
+	pytest -m "not slow and not slurm" -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-slow: env ## run the slow tests: other backends, published sizes, memory, benchmarks
 	pytest -m slow $(ARGS) || [ $$? = 5 ] # 5: there are none
@@ -68,6 +69,11 @@ adversary: env ## train against discriminators in several ways: docs/adversary.m
 	snakemake decomposition --cores $(CORES) --configfile config/studies/adversary.yaml \
 		--config 'pathvars={results: results/adversary}' $(ARGS)
 	python -m skyweave.tasks.adversary_page results/adversary docs/adversary.md
+
+holes: env ## fill holes from nothing, from their edges and from the optimum: docs/holes.md
+	snakemake inpainting --cores $(CORES) --configfile config/studies/holes.yaml \
+		--config 'pathvars={results: results/holes}' $(ARGS)
+	python -m skyweave.tasks.holes_page results/holes docs/holes.md
 
 bench: env ## run benchmarks/ and make docs/benchmarks.md
 	python -m benchmarks

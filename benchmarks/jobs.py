@@ -8,6 +8,7 @@ from skyweave.config import (
     Config,
     DecompositionRun,
     ForegroundsRun,
+    InpaintingRun,
     ReconstructionRun,
     SkyDataset,
 )
@@ -117,6 +118,7 @@ def job_counts(study: Config) -> dict[str, int]:
         "draw_training_cost": len(comparable(study)),
         **_decomposition_counts(study),
         **_foreground_counts(study),
+        **_inpainting_counts(study),
         "predict_maps": len(study.predictions),
         "tabulate_scan": len(study.scans),
         "record_runs": int(bool(study.runs)),
@@ -152,4 +154,16 @@ def _foreground_counts(study: Config) -> dict[str, int]:
         **dict.fromkeys(("large_scales", "judge_sky", "draw_full_sky"), len(skies)),
         "full_sky": sum(sky.realizations for sky in skies),
         "compare_skies": sum(sky.realizations > 1 for sky in skies),
+    }
+
+
+def _inpainting_counts(study: Config) -> dict[str, int]:
+    runs = [run for run in study.runs.values() if isinstance(run, InpaintingRun)]
+    rules = ("inpaint", "evaluate_inpainting", "draw_inpainting")
+    return {
+        "fetch_vgg16": int(any(run.losses.looks for run in runs)),
+        # Of each channel that holes are filled in.
+        "covariance": len({(run.dataset, run.fields[0].partition("_")[2]) for run in runs}),
+        "cut_holes": sum(run.holes.kind == "sky" for run in runs),
+        **dict.fromkeys(rules, len(runs)),
     }

@@ -11,6 +11,18 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+#: Whose tests begin with what takes longest: another worker does the rest meanwhile.
+FIRST = "test_study.py"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers a file of tests is one's, whose fixtures are then made once."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.name))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items.sort(key=lambda item: item.path.name != FIRST)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_slurm_but_in_its_own_tests(request: pytest.FixtureRequest) -> Iterator[None]:
     """Snakemake's Slurm plugin asks an installed Slurm as soon as it is loaded, in vain for 9 s

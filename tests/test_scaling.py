@@ -150,22 +150,28 @@ def test_chunks_of_estimates_hold_all_of_a_part():
 def small(folder: Path) -> Path:
     """The quick study with two cosmologies and shards of which the last is not full.
 
-    A network of it starts from estimates, and is tested on another dataset.
+    A network of it starts from estimates, and is tested on another dataset; three fill holes, in
+    two channels, one of them those of the sky.
     """
     values = config.read_yaml(extrapolate.QUICK)
-    for section, names in (
-        ("datasets", ("tensors", "nothing")),
-        ("runs", ("plain", "adversarial", "flow")),
-    ):
-        for name in names:
-            del values[section][name]
+    others = {"tensors", "nothing", "temperature"}, {"plain", "adversarial", "flow", "combine"}
+    for section, names in zip(("datasets", "runs"), others, strict=True):
+        values[section] = {name: one for name, one in values[section].items() if name not in names}
     dataset, resunet = values["datasets"]["cmb"], values["runs"]["resunet"]
     dataset |= {"realizations": 250, "shard_size": 100}
     dataset["spectra"]["vary"] = {"ns": [0.9, 1.0]}
     other = dataset | {"realizations": 20}
     values["datasets"] |= {"other": other, "unread": other}
+    values["datasets"]["holes"] = other | {"fields": ["t_obs", "t_prim"]}
     hybrid = {"inputs": ["q_obs", "kappa_iterative"], "tests": ["other"]}
-    values["runs"] |= {"hybrid": resunet | hybrid}
+    looking = {"task": "inpainting", "dataset": "holes", "radii": [5], "training": {"batch": 4}}
+    filling = looking | {"losses": {"perceptual": 0, "style": 0}}
+    values["runs"] |= {
+        "hybrid": resunet | hybrid,
+        "looking": looking,
+        "sky": filling | {"holes": {"kind": "sky", "sky": "dust"}},
+        "primordial": filling | {"fields": ["t_prim"]},
+    }
     path = folder / "study.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path
@@ -175,12 +181,15 @@ def test_counts_are_those_of_snakemake(tmp_path):
     path = small(tmp_path)
     planned = plan.dry_run(path, tmp_path)
     assert planned.counts == jobs.job_counts(config.load(path))
-    assert planned.counts["simulate"] == 5
-    assert planned.counts["train"] == 3
+    assert planned.counts["simulate"] == 6
+    assert planned.counts["train"] == 6
     assert planned.counts["spectra"] == 2
     # Of each part: one network starts from estimates.
     assert planned.counts["estimate"] == 1 + 1 + 1
     assert planned.counts["calibrate"] == planned.counts["estimate_elsewhere"] == 1
+    # Of each channel of each dataset that holes are filled in.
+    assert (planned.counts["covariance"], planned.counts["inpaint"]) == (2, 3)
+    assert planned.counts["fetch_vgg16"] == planned.counts["cut_holes"] == 1
     assert planned.cpu_s > 0.1
     assert 30 < planned.memory_mb < 2000
     graph = plan.rule_graph(path)
