@@ -1,10 +1,12 @@
 """The workflow's frame: clean rules, profiles that mean what they say, mistakes in one line."""
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -77,7 +79,10 @@ def test_a_script_is_thin(path):
 
 @pytest.mark.parametrize(
     "target",
-    ["all", "datasets", "reconstruction", "decomposition", "foregrounds", "predictions", "report"],
+    [
+        *("all", "datasets", "reconstruction", "decomposition", "foregrounds", "inpainting"),
+        *("predictions", "report"),
+    ],
 )
 def test_named_targets_plan(target):
     done = snakemake("--dry-run", "--quiet", "all", "--", target)
@@ -99,8 +104,126 @@ def test_a_study_plans(path):
         "forse": r"^full_sky +11$",
         "astrodgan": r"^decompose_elsewhere +5$",
         "adversary": r"^decompose +13$",
+        "combine": r"^covariance +4$",
+        "holes": r"^inpaint +4$",
     }
     assert re.search(counted[path.stem], done.stdout, re.MULTILINE)
+
+
+#: A study of inpainting, and runs of it that differ from the first in one setting each.
+FILLING = {
+    "datasets": {
+        "made": {
+            "kind": "cmb",
+            "spectra": {"vary": {"ns": [0.9, 1.1]}},
+            "grid": {"size_deg": 5, "pixels": 64},
+            "fields": ["t_obs", "q_obs", "u_obs", "t_prim"],
+            "realizations": 40,
+        },
+        "dust": {"kind": "sky"},
+    },
+    "runs": {"base": {"task": "inpainting", "dataset": "made", "radii": [5, 9]}},
+}
+CHANGES = {
+    "radii": [5, 12],
+    "patches": 10,
+    "classes": "ns",
+    "holes": {"area": 0.1},
+    "fields": ["q_obs", "u_obs"],
+    "network": {"start": "constrained"},
+    "losses": {"style": 100},
+    "training": {"frozen_from": 30},
+}
+
+#: Prints what the rules' parameters are for each run, as one line of JSON.
+SHOWN = """
+include: "{root}/Snakefile"
+
+
+class Of(dict):
+    def __init__(self, run):
+        super().__init__(run=run)
+        self.run = run
+
+
+def shown(rule, run):
+    values = rule.params.items()
+    return {{key: value(Of(run)) for key, value in values if callable(value) and key != "state"}}
+
+
+of_run = {{"train": rules.train, "inpaint": rules.inpaint, "evaluate": rules.evaluate_inpainting}}
+found = {{
+    run: {{name: shown(rule, run) for name, rule in of_run.items()}} for run in INPAINTING
+}}
+print("shown", json.dumps(found), file=sys.stderr)
+"""
+
+
+def test_a_setting_is_a_parameter_of_the_rules_that_read_it(tmp_path):
+    """What maps are judged on is no reason to train again; holes are one for everything."""
+    runs = FILLING["runs"]
+    changed = {name: runs["base"] | {name: value} for name, value in CHANGES.items()}
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(FILLING | {"runs": runs | changed}))
+    (tmp_path / "Snakefile").write_text(SHOWN.format(root=ROOT))
+    words = ["inpainting", "--dry-run", "--quiet", "all", "--configfile", "study.yaml"]
+    done = forked_snakemake.as_typed(tmp_path, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith("shown ")]
+    shown = json.loads(line.removeprefix("shown "))
+    base = shown.pop("base")
+    apart = {
+        name: {rule for rule, values in rules.items() if values != base[rule]}
+        for name, rules in shown.items()
+    }
+    judged = {"inpaint", "evaluate"}
+    assert apart == {
+        "radii": judged,
+        "patches": judged,
+        "classes": {"evaluate"},
+        "holes": {"train"} | judged,
+        "fields": {"train"} | judged,
+        "network": {"train"},
+        "losses": {"train"},
+        "training": {"train"},
+    }
+
+
+def planned(folder: Path, study: dict, *targets: str) -> dict[str, int]:
+    """Jobs of a study in `folder`, by rule."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    done = snakemake(*targets, "--dry-run", "--configfile", "study.yaml", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = done.stdout.partition("Job stats:")[2].partition("total")[0]
+    return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", table, re.MULTILINE)}
+
+
+def test_holes_of_the_sky_need_its_mask_and_its_sources(tmp_path):
+    base = FILLING["runs"]["base"] | {"losses": {"perceptual": 0, "style": 0}}
+    study = FILLING | {"runs": {"sky": base | {"holes": {"kind": "sky", "sky": "dust"}}}}
+    target = "results/runs/sky/network.keras"
+    jobs = planned(tmp_path, study, target)
+    simulated = {"spectra": 2, "simulate": 1, "prepare": 1, "covariance": 1, "train": 1}
+    mask = {"fetch_sfd98": 1, "sky_map": 1, "sky_mask": 1}
+    assert jobs == simulated | mask | {"cut_holes": 1}
+    # With those that are removed from the map, discs about them are missing, too.
+    dust = {"kind": "sky", "map": {"nside": 1024}, "sources": {"remove": "find"}}
+    study["datasets"] = FILLING["datasets"] | {"dust": dust}
+    assert planned(tmp_path, study, target) == jobs | {"sky_sources": 1}
+    # The user's own mask, and losses that look.
+    (tmp_path / "mask.fits").touch()
+    own = {"holes": {"kind": "sky", "path": "mask.fits"}, "losses": {}}
+    study["runs"]["sky"] = base | own
+    assert planned(tmp_path, study, target) == simulated | {"cut_holes": 1, "fetch_vgg16": 1}
+
+
+def test_the_covariance_of_imported_maps_is_measured(tmp_path):
+    np.savez(tmp_path / "maps.npz", t=np.ones((30, 32, 32), np.float32))
+    own = {"kind": "imported", "path": "maps.npz", "fields": {"t_obs": "t"}}
+    run = FILLING["runs"]["base"] | {"dataset": "own"}
+    jobs = planned(tmp_path, {"datasets": {"own": own}, "runs": {"filling": run}}, "inpainting")
+    rules = {"import_maps", "prepare", "measure_covariance", "fetch_vgg16", "train", "inpaint"}
+    rules |= {"evaluate_inpainting", "draw_inpainting", "record_runs", "inpainting"}
+    assert jobs == dict.fromkeys(rules, 1)
 
 
 def test_make_run_plans():

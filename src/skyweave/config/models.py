@@ -427,7 +427,13 @@ def _check_inpainting(
     dataset: CmbDataset | ImportedDataset,
     datasets: Mapping[str, Dataset],
 ) -> None:
-    """Raise `ValueError` for holes or classes that the datasets do not have."""
+    """Raise `ValueError` for holes or classes that the datasets do not have, and for a taper."""
+    tapered = dataset.effects if isinstance(dataset, CmbDataset) else dataset
+    if tapered.taper_deg:
+        raise ValueError(
+            f"{where}.dataset: expected one without a taper, which the optimum does not know of "
+            f"(taper_deg: 0), found {tapered.taper_deg:g} deg of {run.dataset!r}"
+        )
     sky = run.holes.sky
     known = sorted(name for name, one in datasets.items() if isinstance(one, SkyDataset))
     if sky is not None and sky not in known:

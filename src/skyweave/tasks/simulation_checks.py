@@ -301,6 +301,21 @@ A channel's `foreground_dl_80` adds Gaussian E and B to Q and U before the beam,
 with the slope of Planck's dust (arXiv:1409.5738). They are flat and periodic on the simulated area,
 also in front of patches of a curved sky. `tests/test_foreground_residuals.py` holds them against
 their spectrum, through a beam and a margin.
+
+## Crops
+
+With `grid.crops: 10` a simulated area, the patch with `margin_deg` around it, gives ten patches at
+drawn places. They may overlap, share cosmology and null, and stay in one part of the split; errors
+of the check come from whole areas. Beam, noise and hits are the area's, the taper comes after the
+cut. `tests/test_crops.py` holds them against pieces of the same area.
+
+## Covariance of a channel
+
+`results/datasets/DATASET/covariance/CHANNEL.csv` has C_ell of T, E and B as the maps of a channel
+have them, without taper: lensed as far as realizations are, with foregrounds, beam and noise, that
+of uneven hits at its mean; where there are several cosmologies, their mean. Patchy reionization and
+rotation are not in it. Of imported maps it is measured in the training set.
+`tests/test_covariance_file.py` holds it against simulated maps.
 """
 
 #: Realizations of each check.
