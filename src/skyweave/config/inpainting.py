@@ -72,8 +72,9 @@ class InpaintingNetwork(Settings):
         "single pixel or for 8 levels.",
     )
     kernels: Annotated[tuple[Kernel, ...], Field(min_length=1)] | None = Field(
-        None, description="Pixels a side of their convolutions; null: 7, 5 and then 3, above 256 "
-        "pixels 7, 5, 5 and then 3."
+        None,
+        description="Pixels a side of their convolutions; null: 7, 5 and then 3, above 256 "
+        "pixels 7, 5, 5 and then 3.",
     )
     batch_norm: bool = Field(True, description="Batch normalization.")
     start: Literal["none", "diffusive", "constrained"] = Field(
