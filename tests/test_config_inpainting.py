@@ -22,6 +22,7 @@ STUDY = {
                 "vary": {"ns": [0.9, 1.0, 1.1], "As": {"low": 1e-9, "high": 3e-9}},
             },
             "grid": {"size_deg": 5, "pixels": 32, "margin_deg": 2.5, "crops": 5},
+            "effects": {"taper_deg": 0},
             "channels": {"obs": {}, "other": {}},
             "fields": ["t_obs", "q_obs", "u_obs", "e_obs", "t_other", "t_prim"],
             "realizations": 100,
@@ -31,6 +32,7 @@ STUDY = {
             "kind": "imported",
             "path": "maps.npz",
             "fields": {"t_obs": "t"},
+            "taper_deg": 0,
         },
         "dust": {"kind": "sky"},
     },
@@ -234,6 +236,21 @@ def test_a_study_without_a_sky_has_no_holes_of_one():
     del values["datasets"]["dust"]
     with pytest.raises(UserError, match=r"of kind sky \(there are none\), found 'dust'"):
         parse(values)
+
+
+@pytest.mark.parametrize("name", ["made", "own"])
+def test_maps_with_a_taper_are_refused(name):
+    values = changed(f"datasets.{name}", copy.deepcopy(STUDY["datasets"][name]))
+    values["runs"]["first"]["dataset"] = name
+    parse(values)
+    dataset = values["datasets"][name]
+    (dataset["effects"] if name == "made" else dataset)["taper_deg"] = 0.5
+    with pytest.raises(UserError) as caught:
+        parse(values)
+    assert str(caught.value) == (
+        "runs.first.dataset: expected one without a taper, which the optimum does not know of "
+        f"(taper_deg: 0), found 0.5 deg of {name!r}"
+    )
 
 
 def test_what_is_at_its_limit_is_possible():

@@ -32,6 +32,7 @@ from skyweave.tasks import inpainting
 from skyweave.tasks.covariance import write_covariance
 from skyweave.tasks.inpainting import Filler
 from skyweave.tasks.inpainting_classes import tell_classes
+from skyweave.tasks.inpainting_scores import evaluate_run
 from skyweave.tasks.simulation import prepare, write_realizations
 from skyweave.tasks.training import train_run
 from skyweave.training import runtime
@@ -640,6 +641,28 @@ def test_holes_of_the_sky_are_turned_pieces(study, tmp_path):
 def test_holes_of_the_sky_need_their_pieces(study):
     with pytest.raises(UserError, match=r"holes\.sky: expected pieces of a mask .*, found none"):
         study.recipe("sky", files=study.files("plain"))
+
+
+def test_a_run_is_judged_by_its_files(study):
+    """The errors' ratio of the network to the optimum, from the maps; nothing seen has changed."""
+    run, files = study.runs["corrected"], study.inpainted("corrected")
+    metrics, values, verdicts = evaluate_run(files, run, name="corrected")
+    assert set(metrics.case) == set(values.case) == set(files)
+    assert set(metrics.field) == set(FIELDS)
+    changes = metrics[metrics.statistic == "seen_change_max"]
+    assert ((changes.value > 0) == (changes.method == "raw")).all()
+    found = metrics[(metrics.statistic == "error_ratio") & (metrics.method == "network")]
+    assert len(found) == len(files) * len(FIELDS)
+    for row in found.itertuples():
+        names = [
+            f"{group}/{row.field}" for group in ("truth", "prediction", "estimates/constrained")
+        ]
+        seen, truth, network, mean = read(files[row.case], "seen/seen", *names)
+        own, optimum = ((one - truth)[seen == 0].astype(float) for one in (network, mean))
+        expected = np.sqrt(np.mean(own**2) / np.mean(optimum**2))
+        assert row.value == pytest.approx(expected, rel=1e-4)
+        assert row.value == pytest.approx(1, abs=0.02)
+    assert {one["check"].partition(",")[0] for one in verdicts} == set(FIELDS)
 
 
 # Classes

@@ -162,7 +162,8 @@ def small(folder: Path) -> Path:
     dataset["spectra"]["vary"] = {"ns": [0.9, 1.0]}
     other = dataset | {"realizations": 20}
     values["datasets"] |= {"other": other, "unread": other}
-    values["datasets"]["holes"] = other | {"fields": ["t_obs", "t_prim"]}
+    effects = other["effects"] | {"taper_deg": 0}
+    values["datasets"]["holes"] = other | {"fields": ["t_obs", "t_prim"], "effects": effects}
     hybrid = {"inputs": ["q_obs", "kappa_iterative"], "tests": ["other"]}
     looking = {"task": "inpainting", "dataset": "holes", "radii": [5], "training": {"batch": 4}}
     filling = looking | {"losses": {"perceptual": 0, "style": 0}}

@@ -308,6 +308,26 @@ def test_a_study_of_one_run_is_part_of_the_study(run, datasets):
     assert restricted(own, run) == own
 
 
+def test_a_run_with_holes_of_the_sky_depends_on_that_sky():
+    filling = {"task": "inpainting", "dataset": "cmb", "fields": ["q_obs", "u_obs"], "radii": [5]}
+    filling["training"] = {"batch": 4}
+    whole = DATASET | {"effects": {"taper_deg": 0}}
+    found = parse(
+        study(
+            datasets={"cmb": whole, "other": whole, "dust": {"kind": "sky"}},
+            runs={
+                "random": filling,
+                "sky": filling | {"holes": {"kind": "sky", "sky": "dust"}},
+            },
+        )
+    )
+    for run, datasets in (("random", ["cmb"]), ("sky", ["cmb", "dust"])):
+        own = restricted(found, run)
+        assert list(own.datasets) == datasets
+        assert own.runs == {run: found.runs[run]}
+        assert restricted(own, run) == own
+
+
 def test_what_is_recorded_is_read_again(tmp_path):
     whole = parse(chained())
     folders = {name: tmp_path / "elsewhere" / "runs" / name for name in whole.runs}

@@ -117,6 +117,7 @@ FILLING = {
             "kind": "cmb",
             "spectra": {"vary": {"ns": [0.9, 1.1]}},
             "grid": {"size_deg": 5, "pixels": 64},
+            "effects": {"taper_deg": 0},
             "fields": ["t_obs", "q_obs", "u_obs", "t_prim"],
             "realizations": 40,
         },
@@ -218,7 +219,7 @@ def test_holes_of_the_sky_need_its_mask_and_its_sources(tmp_path):
 
 def test_the_covariance_of_imported_maps_is_measured(tmp_path):
     np.savez(tmp_path / "maps.npz", t=np.ones((30, 32, 32), np.float32))
-    own = {"kind": "imported", "path": "maps.npz", "fields": {"t_obs": "t"}}
+    own = {"kind": "imported", "path": "maps.npz", "fields": {"t_obs": "t"}, "taper_deg": 0}
     run = FILLING["runs"]["base"] | {"dataset": "own"}
     jobs = planned(tmp_path, {"datasets": {"own": own}, "runs": {"filling": run}}, "inpainting")
     rules = {"import_maps", "prepare", "measure_covariance", "fetch_vgg16", "train", "inpaint"}
