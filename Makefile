@@ -26,7 +26,7 @@ run: env ## run config/config.yaml and write the report
 	@echo "report: results/report/index.html"
 
 test: env ## run the tests
-	pytest -m "not slow and not slurm" -n $(WORKERS) --dist loadgroup $(ARGS)
+	pytest -m "not slow and not slurm" -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-slow: env ## run the slow tests: other backends, published sizes, memory, benchmarks
 	pytest -m slow $(ARGS) || [ $$? = 5 ] # 5: there are none

@@ -16,9 +16,7 @@ FIRST = "test_study.py"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers a file of tests is one's, whose fixtures are then made once."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.name))
+    """Workers take files of tests in this order."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         items.sort(key=lambda item: item.path.name != FIRST)
 

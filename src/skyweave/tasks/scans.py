@@ -13,7 +13,7 @@ from skyweave.statistics.tables import read_table
 from skyweave.statistics.verdicts import read_verdicts
 
 #: Statistics per multipole whose means over bands are tabulated, where a run has them.
-_SCORES = ("correlation", "power_ratio")
+_SCORES = ("correlation", "power_ratio", "error_ratio")
 
 
 def tabulate(
@@ -28,8 +28,8 @@ def tabulate(
     `members` holds each run's values of the scan's settings; metrics and verdicts are the runs'
     files in the same order. Scores are the network's on the test set: of each of `fields`, of all
     where none is named, `correlation_FIELD` and `power_ratio_FIELD`, means over bands of r_ell and
-    of C_pp/C_tt with the same weight for each, and their errors, `…_error`, of bands taken as
-    independent. A mean is NaN where that of a band is. `passed` of `checks` are verdicts.
+    of C_pp/C_tt with the same weight for each, of filled holes `error_ratio_FIELD`, the error over
+    the optimum's, and their errors, `…_error`, of bands taken as independent. A mean is NaN where that of a band is. `passed` of `checks` are verdicts.
     """
     rows: list[dict[str, Any]] = []
     for (run, settings), table, judged in zip(members.items(), metrics, verdicts, strict=True):
@@ -49,6 +49,9 @@ def tabulate(
 def _scores(metrics: pd.DataFrame, fields: Sequence[str]) -> dict[str, float]:
     """Means over bands of the network's scores, and their errors, by column."""
     rows = metrics[(metrics.method == NETWORK) & (metrics.split == "test")]
+    if "case" in rows:
+        # Of filled maps those whose holes are the run's own.
+        rows = rows[rows.case == "holes"]
     found = {}
     for field in fields or rows.field.unique():
         for score in _SCORES:
