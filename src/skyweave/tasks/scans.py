@@ -29,7 +29,8 @@ def tabulate(
     files in the same order. Scores are the network's on the test set: of each of `fields`, of all
     where none is named, `correlation_FIELD` and `power_ratio_FIELD`, means over bands of r_ell and
     of C_pp/C_tt with the same weight for each, of filled holes `error_ratio_FIELD`, the error over
-    the optimum's, and their errors, `…_error`, of bands taken as independent. A mean is NaN where that of a band is. `passed` of `checks` are verdicts.
+    the optimum's, and their errors, `…_error`, of bands taken as independent. A mean is NaN where
+    that of a band is. `passed` of `checks` are verdicts.
     """
     rows: list[dict[str, Any]] = []
     for (run, settings), table, judged in zip(members.items(), metrics, verdicts, strict=True):
