@@ -10,6 +10,7 @@ from skyweave.config import InpaintingRun, load, parse, require_files
 from skyweave.config.docs import commented
 from skyweave.config.inpainting import Holes, InpaintingLosses, InpaintingTraining
 from skyweave.errors import UserError
+from skyweave.images.holes import disc
 
 ROOT = Path(__file__).parent.parent
 
@@ -166,11 +167,11 @@ def test_a_mistake_names_its_key(key, value, expected, found):
         ),
         (
             {"radii": [5, 23]},
-            "radii: expected discs smaller than a patch of 32 pixels (below 22), found 23",
+            "radii: expected discs smaller than a patch of 32 pixels (below 21.9), found 23",
         ),
         (
             {"holes": {"kind": "disc"}},
-            "holes.radius: expected discs smaller than a patch of 32 pixels (below 22), found 65",
+            "holes.radius: expected discs smaller than a patch of 32 pixels (below 21.9), found 65",
         ),
         (
             {"classes": "tau"},
@@ -253,12 +254,32 @@ def test_maps_with_a_taper_are_refused(name):
     )
 
 
+@pytest.mark.parametrize("pixels", [16, 32, 36, 64, 128])
+def test_discs_leave_a_pixel_as_they_are_drawn(pixels):
+    """The limit is that of `images.holes`: just below it the corners alone are seen."""
+    corner = (pixels - 1) / 2**0.5
+    values = changed("datasets.made.grid.pixels", pixels)
+    values["datasets"]["made"]["spectra"]["lmax"] = 5000
+    for radius, seen in ((corner - 1e-6, 4), (corner + 1e-6, 0)):
+        assert (~disc(pixels, radius)).sum() == seen
+        for settings in ({"radii": [radius]}, {"holes": {"kind": "disc", "radius": [1, radius]}}):
+            values["runs"]["first"] = STUDY["runs"]["first"] | {"radii": [5]} | settings
+            if seen:
+                parse(values)
+                continue
+            key = "radii" if "radii" in settings else "holes.radius"
+            with pytest.raises(UserError, match=rf"first\.{key}: .* of {pixels} pixels") as caught:
+                parse(values)
+            below = float(caught.value.expected.rpartition("below ")[2].rstrip(")"))
+            assert 0 <= corner - below < 0.1
+
+
 def test_what_is_at_its_limit_is_possible():
-    assert run(radii=[22.3]).radii == (22.3,)
+    assert run(radii=[21.9]).radii == (21.9,)
     # Discs that no hole is made of, and patches whose pixels nobody knows yet.
     assert run(holes={"radius": [5, 65]}).holes.radius == (5, 65)
     assert run(dataset="own", radii=[500]).radii == (500,)
-    assert run(holes={"kind": "disc", "radius": [22, 22]}).holes.radius == (22, 22)
+    assert run(holes={"kind": "disc", "radius": [21, 21]}).holes.radius == (21, 21)
     for fields in (["u_obs", "q_obs"], ["t_prim"], ["q_obs", "t_obs", "u_obs"]):
         assert run(fields=fields).targets == tuple(fields)
     training = run(training={"warm_epochs": 0, "frozen_from": None}).training

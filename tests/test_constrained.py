@@ -280,6 +280,29 @@ def test_of_noise_nothing_is_known():
     assert np.abs(model.mean(skies(model, 3), hole)[:, :, hole]).max() < 1e-6 * rms
 
 
+@pytest.mark.parametrize("periodic", [True, False])
+def test_what_skies_scatter_about_is_taken_away_and_added(way, periodic):
+    """Fields with means of their own are filled as those without; taken for a sky, they are not."""
+    settings = {"periodic": periodic, "tolerance": 1e-7}
+    model = Constrained(COVARIANCE, SMALL, TQU, **settings)
+    about = np.array([500.0, -30.0, 0.0])
+    shift = about[:, None, None]
+    known = Constrained(COVARIANCE, SMALL, TQU, mean=about.tolist(), **settings)
+    maps, holes = skies(model, 2), np.stack([disc(16, 3.6), disc(16, 7.0)])
+    expected = model.mean(maps, holes) + shift
+    found = known.mean(maps + shift, holes)
+    np.testing.assert_allclose(found[:, :1], expected[:, :1], rtol=1e-6)
+    assert np.abs(found - expected).max() < 1e-6 * 500
+    seen = np.broadcast_to(~holes[:, None], maps.shape)
+    np.testing.assert_array_equal(found[seen], (maps + shift)[seen])
+    off = (model.mean(maps + shift, holes) - expected)[~seen]
+    assert np.abs(off).max() > 1e-3 * 500
+    # Of nothing seen, it is all that is expected.
+    assert (known.mean(maps, np.ones((16, 16), bool)) == shift).all()
+    draws = [one.fluctuation(holes, [generator(1), generator(2)]) for one in (model, known)]
+    np.testing.assert_array_equal(*draws)
+
+
 def test_single_precision_does_not_blow_up_where_a_spectrum_ends():
     """A smooth, noiseless sky: known to the floor from maps in single precision."""
     beam = np.exp(-((ELL / 500) ** 2))
@@ -332,6 +355,9 @@ def test_mistakes_are_told():
         Constrained(COVARIANCE, SMALL, ("kappa",))
     with pytest.raises(UserError, match=r"covariance: expected spectra bb, ee, found no \['bb'"):
         Constrained(Covariance(ELL, {"tt": TT, "ee": EE}), SMALL, ("q", "u"))
+    for mean in ([1.0, 2.0], [], [np.nan]):
+        with pytest.raises(UserError, match="mean: expected 1 finite values, one a field"):
+            Constrained(COVARIANCE, SMALL, ("t",), mean=mean)
     model, hole = Constrained(COVARIANCE, SMALL, ("t",)), disc(16, 3)
     maps = skies(model, 2)
     with pytest.raises(UserError, match="maps: expected shape"):

@@ -186,6 +186,31 @@ def test_warm_epochs_show_one_map_with_ever_new_holes(shards, targets):
     assert same(source.in_order(), feed(shards, targets=targets).in_order())
 
 
+def sky(count, **settings):
+    """Pieces of a mask, told by how many of their pixels are missing: 1, 2, …"""
+    pieces = np.zeros((count, PIXELS, PIXELS), bool)
+    for number, piece in enumerate(pieces):
+        piece.flat[: number + 1] = True
+    return HoleSource(Holes(kind="sky", path="mask.fits"), PIXELS, pieces, **settings)
+
+
+def test_validation_pieces_do_not_repeat_while_there_are_enough(shards):
+    for count in (30, 10):
+        source = feed(shards, holes=sky(count))
+        found = holes_of(source.in_order()).sum(axis=(1, 2)) - 1
+        np.testing.assert_array_equal(found, np.arange(23) % count)
+        again = holes_of(source.in_order(2)).sum(axis=(1, 2)) - 1
+        np.testing.assert_array_equal(again, found[8:])
+    # Training draws them.
+    drawn = holes_of(feed(shards, holes=sky(30)).epoch(0)).sum(axis=(1, 2)) - 1
+    assert len({*drawn}) < len(drawn)
+
+
+def test_plain_callables_and_sources_without_pieces_draw_the_same(shards):
+    assert same(feed(shards, holes=SOURCE.__call__).in_order(), feed(shards).in_order())
+    assert same(feed(shards, holes=SOURCE.__call__).epoch(1), feed(shards).epoch(1))
+
+
 def test_numbers_and_sizes_are_the_feeds(shards):
     source, whole = feed(shards), plain(shards)
     assert (source.steps, source.batch, source.paired) == (5, 4, True)
@@ -222,10 +247,14 @@ def test_fingerprint_follows_what_decides_the_holes(shards):
             {"start": lambda maps, holes: maps},
             {"seed": 2},
             {"realizations": range(20)},
+            {"holes": sky(30)},
+            {"holes": sky(29)},
+            {"holes": sky(30, part="train")},
         )
     }
-    assert len(known) == 7
+    assert len(known) == 10
     assert plain(shards).fingerprint not in known
+    assert feed(shards, holes=sky(30)).fingerprint in known
     told = {"holes": {"area": 0.3, "kind": "random"}}
     again = {"holes": {"kind": "random", "area": 0.3}}
     assert feed(shards, told=told).fingerprint == feed(shards, told=again).fingerprint

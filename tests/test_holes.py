@@ -1,5 +1,7 @@
 """Holes: their areas and shapes, and what decides them."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -152,6 +154,78 @@ def test_pieces_of_the_sky_are_turned_and_mirrored():
     assert found == expected
 
 
+def bars(count):
+    """Pieces told by how many of their pixels are missing: 1, 2, …"""
+    pieces = np.zeros((count, 16, 16), bool)
+    for number, piece in enumerate(pieces):
+        piece.flat[: number + 1] = True
+    return pieces
+
+
+def pieces_drawn(count, draws=600, **settings):
+    """Numbers of the pieces, of so many, that are drawn."""
+    source = HoleSource(Holes(kind="sky", path="mask.fits"), 16, bars(count), **settings)
+    return {int(source(generator(1, i)).sum()) - 1 for i in range(draws)}
+
+
+@pytest.mark.parametrize(
+    ("count", "shares", "ends"),
+    [
+        (30, {"train": 0.7, "validation": 0.2, "test": 0.1}, (21, 27)),
+        (30, {"train": 70, "test": 10, "validation": 20}, (21, 27)),
+        (30, None, (24, 27)),
+        (3, {"train": 0.98, "validation": 0.01, "test": 0.01}, (1, 2)),
+        (8, {"train": 0.01, "validation": 0.01, "test": 0.98}, (1, 2)),
+        (8, {"train": 0.01, "validation": 0.98, "test": 0.01}, (1, 7)),
+        (8, {"train": 0.9, "validation": 0.1}, (6, 7)),
+        (8, {"train": 1.0}, (6, 7)),
+    ],
+)
+def test_each_part_has_pieces_of_its_own(count, shares, ends):
+    found = [
+        pieces_drawn(count, part=part, shares=shares) for part in ("train", "validation", "test")
+    ]
+    first, second = ends
+    assert found == [{*range(first)}, {*range(first, second)}, {*range(second, count)}]
+
+
+def test_without_a_part_all_pieces_are_drawn():
+    shares = {"train": 0.7, "validation": 0.2, "test": 0.1}
+    assert pieces_drawn(8) == pieces_drawn(8, shares=shares) == {*range(8)}
+
+
+def test_numbered_pieces_come_one_after_the_other():
+    settings = Holes(kind="sky", path="mask.fits")
+    source = HoleSource(settings, 16, bars(40), part="validation")
+    holes = [source.numbered(i, generator(1, i)) for i in range(10)]
+    assert [hole.sum() - 1 for hole in holes] == [32, 33, 34, 35] * 2 + [32, 33]
+    # Turned and mirrored by the generator.
+    source = HoleSource(settings, 16, PIECES)
+    images = {source.numbered(1, generator(1, i)).tobytes() for i in range(100)}
+    turned = [np.rot90(PIECES[1], turns) for turns in range(4)]
+    assert images == {one.tobytes() for hole in turned for one in (hole, hole.T)}
+    for other in (Holes(), Holes(kind="disc", radius=(2, 7), centred=False)):
+        source = HoleSource(other, 16, part="train")
+        for i in range(3):
+            np.testing.assert_array_equal(source.numbered(i, generator(5)), source(generator(5)))
+
+
+def test_a_digest_is_that_of_the_pieces_drawn_from():
+    settings = Holes(kind="sky", path="mask.fits")
+    pieces, other = bars(20), bars(20)
+    other[0, 9, 9] = True
+    expected = hashlib.sha256(pieces.tobytes()).hexdigest()
+    assert HoleSource(settings, 16, pieces).digest == expected
+    sources = [
+        HoleSource(settings, 16, cut, part=part)
+        for cut in (pieces, other)
+        for part in (None, "train")
+    ]
+    sources.append(HoleSource(settings, 16, pieces, part="test"))
+    assert len({source.digest for source in sources}) == 5
+    assert HoleSource(Holes(), 16, pieces).digest == ""
+
+
 @pytest.mark.parametrize(
     "settings",
     [Holes(), Holes(kind="disc", radius=(2, 7)), Holes(kind="sky", path="mask.fits")],
@@ -187,5 +261,9 @@ def test_impossible_holes():
         HoleSource(settings, 16)
     with pytest.raises(UserError, match=r"pieces of 32 × 32 pixels, found 16 × 16"):
         HoleSource(settings, 32, PIECES)
+    with pytest.raises(UserError, match=r"holes\.count: .* train, validation, test, found 2"):
+        HoleSource(settings, 16, PIECES[:2], part="train")
+    with pytest.raises(UserError, match="part: expected one of train, validation, test, found 'te"):
+        HoleSource(settings, 16, PIECES, part="tests")
     with pytest.raises(UserError, match="found piece 3 with 1"):
         HoleSource(settings, 16, np.concatenate([PIECES, np.ones((1, 16, 16), bool)]))

@@ -10,7 +10,7 @@ import pytest
 from scipy import ndimage
 
 from skyweave import seeds
-from skyweave.config import CmbDataset, InpaintingRun
+from skyweave.config import CmbDataset, Holes, InpaintingRun
 from skyweave.data.feed import BatchFeed
 from skyweave.data.normalization import Normalization
 from skyweave.data.predictions import Predictions
@@ -185,8 +185,18 @@ class Study:
                 SEED,
                 (name, part),
             ),
+            part,
             self.scales,
         )
+
+    def where(self, dataset: str) -> dict:
+        """What classes are told by."""
+        return {
+            "shards": [self.folder / f"{dataset}.h5"],
+            "split": self.folder / f"{dataset}-split.csv",
+            "covariance": self.folder / f"{dataset}-covariance.csv",
+            "seed": SEED,
+        }
 
     def train(self, name: str, folder: Path, epochs: int) -> Path:
         run = self.runs[name]
@@ -232,6 +242,7 @@ class Study:
             self.run(network or name) / "network.keras",
             shards=[self.folder / f"{run.dataset}.h5"],
             split=self.folder / f"{run.dataset}-split.csv",
+            covariance=self.folder / f"{run.dataset}-covariance.csv",
             pieces=self.files(name).get("holes"),
             out=out,
             threads=1,
@@ -332,7 +343,8 @@ def test_the_card_says_whether_patches_are_periodic(study):
     make(study.folder, name, DATASET.model_copy(update={"grid": grid}), (1.0,))
     maps = ShardSet([study.folder / f"{name}.h5"])
     files = study.files("plain")
-    known = inpainting.recipe(study.runs["plain"], maps, None, name, SEED, files).known
+    parts = read_split(study.folder / f"{name}-split.csv")
+    known = inpainting.recipe(study.runs["plain"], maps, parts, name, SEED, files).known
     assert known["periodic"] is True
 
 
@@ -537,6 +549,7 @@ def test_a_network_of_another_task_is_refused_by_name(study, tmp_path):
             tmp_path / "network.keras",
             shards=[study.folder / "made.h5"],
             split=study.folder / "made-split.csv",
+            covariance=study.folder / "made-covariance.csv",
             out=tmp_path,
             threads=1,
         )
@@ -622,19 +635,21 @@ def test_a_diffusive_start_is_corrected_too(study):
 
 
 def test_holes_of_the_sky_are_turned_pieces(study, tmp_path):
-    """In training and in the test set."""
-    turned = {
-        np.rot90(one.T if mirrored else one, turns).tobytes()
+    """Each part of the split has its own."""
+    turned = [
+        {
+            np.rot90(one.T if mirrored else one, turns).tobytes()
+            for mirrored in (False, True)
+            for turns in range(4)
+        }
         for one in pieces()
-        for mirrored in (False, True)
-        for turns in range(4)
-    }
-    assert len(turned) == 24
+    ]
+    assert [len(each) for each in turned] == [8, 8, 8]
     batches = [y["seen"][..., 0] for _, y in study.feed("sky", "train").epoch(1)]
     (tested,) = read(study.inpaint("sky", tmp_path, network="plain")["holes"], "seen/seen")
-    for seen, least in ((np.concatenate(batches), 8), (tested, 4)):
+    for seen, own, least in ((np.concatenate(batches), turned[0], 5), (tested, turned[2], 3)):
         found = {(one == 0).tobytes() for one in seen}
-        assert found <= turned
+        assert found <= own
         assert len(found) >= least
 
 
@@ -673,14 +688,15 @@ def test_a_parameter_is_told_from_filled_maps(study, tmp_path):
     changes = {"dataset": "indices", "radii": (3,), "classes": "ns"}
     files = study.inpaint("corrected", tmp_path, **changes)
     run = study.runs["corrected"].model_copy(update=changes)
-    where = {"shards": [study.folder / "indices.h5"], "split": study.folder / "indices-split.csv"}
+    where = study.where("indices")
     metrics, shares = tell_classes(files, run, name="corrected", **where)
     methods = {"truth", "network", "diffusive", "constrained", "realization", "sampled"}
     assert set(metrics.method) == methods
     assert set(metrics.case) == {"holes", "radius_3"}
     assert set(metrics.field) == set(FIELDS)
     assert set(metrics.run) == {"corrected"}
-    assert (metrics.n == 8).all()
+    of_class = metrics.statistic.str.startswith("class_")
+    assert (metrics[~of_class].n == 8).all()
     right = metrics[metrics.statistic == "accuracy"].set_index(["method", "field", "case"]).value
     assert (right["truth"] >= 7 / 8).all()
     assert right["sampled"].mean() >= 0.75
@@ -688,8 +704,21 @@ def test_a_parameter_is_told_from_filled_maps(study, tmp_path):
     assert set(shares.true) == set(NS)
 
 
+def test_holes_filled_with_what_a_map_tells_shift_no_class(study, tmp_path):
+    """The spectra of both classes together draw them to each other; that of each map's own does
+    not, and the optimum, which knows the class, is not drawn either."""
+    changes = {"dataset": "indices", "radii": (), "classes": "ns", "patches": 100}
+    changes["holes"] = Holes(area=0.3)
+    files = study.inpaint("plain", tmp_path, **changes)
+    run = study.runs["plain"].model_copy(update=changes)
+    metrics, _ = tell_classes(files, run, name="plain", **study.where("indices"))
+    slopes = metrics[metrics.statistic == "shift_slope"].set_index("method")
+    assert abs(slopes.value["realization"]) < 4 * slopes.error["realization"]
+    assert abs(slopes.value["iterated"]) < abs(slopes.value["sampled"])
+
+
 def test_a_run_without_classes_has_empty_tables(study):
-    where = {"shards": [study.folder / "made.h5"], "split": study.folder / "made-split.csv"}
+    where = study.where("made")
     metrics, shares = tell_classes({}, study.runs["plain"], name="plain", **where)
     assert metrics.empty
     assert shares.empty

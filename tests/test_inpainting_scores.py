@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from skyweave.config.inpainting import InpaintingRun
-from skyweave.data.predictions import write_predictions
+from skyweave.data.predictions import Predictions, write_predictions
 from skyweave.errors import UserError
 from skyweave.estimators.spectral_index import COLUMNS
 from skyweave.flat.fourier import forward, inverse
@@ -88,11 +89,17 @@ def value(metrics, case, method, statistic):
     return rows.loc[rows.statistic == statistic, "value"].item()
 
 
-def shift(value, error=0.002, method="sampled", case="holes"):
-    """A row of an index from filled maps, as `index_metrics` has it."""
-    row = {"statistic": "estimate_shift", "value": value, "error": error, "method": method}
-    names = {"run": "r", "split": "test", "field": "t_obs", "case": case, "ell": np.nan, "n": 50}
-    return pd.DataFrame([row | names])[list(COLUMNS)]
+def shift(*values, error=0.002, method="sampled", case="holes"):
+    """Rows of an index from filled maps, as `index_metrics` has them: shifts of classes and all."""
+    names = {"run": "r", "split": "test", "field": "t_obs", "case": case, "ell": np.nan}
+    errors = np.broadcast_to(error, len(values))
+    rows = [
+        {"statistic": f"class_shift_{ns:g}", "value": value, "error": of, "n": 50}
+        for ns, value, of in zip((0.85, 0.95, 1.05), values, errors, strict=False)
+    ]
+    whole = {"statistic": "estimate_shift", "value": np.mean(values), "error": 0.001}
+    rows.append(whole | {"n": 50 * len(values)})
+    return pd.DataFrame(rows).assign(method=method, **names)[list(COLUMNS)]
 
 
 def judged(verdicts, *words):
@@ -148,11 +155,15 @@ class TestTables:
             0.51, rel=0.04
         )
 
-    def test_namaster_decouples_where_holes_are_the_same_and_small(self, evaluated):
+    def test_namaster_decouples_a_few_patches_where_holes_differ_and_else_all(self, evaluated):
         rows = evaluated[0]
         rows = rows[rows.statistic == "power_ratio_namaster"]
         assert set(rows.method) == {"masked"}
-        assert set(rows.case) == {"radius_3", "radius_10"}
+        assert rows.groupby("case").n.unique().map(list).to_dict() == {
+            "holes": [16],
+            "radius_3": [24],
+            "radius_10": [24],
+        }
 
     def test_a_file_without_estimates_is_judged_by_itself(self, tmp_path):
         path = write(tmp_path, "radius_3", {"prediction": 0.1})
@@ -179,7 +190,7 @@ class TestTables:
             {"radius_3": files["radius_3"]}, RUN, name="r", index=index
         )
         pd.testing.assert_frame_equal(
-            found.iloc[-1:].reset_index(drop=True)[sorted(METRICS)], index[sorted(METRICS)]
+            found.iloc[-2:].reset_index(drop=True)[sorted(METRICS)], index[sorted(METRICS)]
         )
         assert judged(verdicts, "t_obs, radius 3 px", "spectral index")["passed"]
 
@@ -203,13 +214,15 @@ class TestVerdicts:
         verdicts = evaluated[2]
         assert [one["check"] for one in verdicts if not one["passed"]] == []
         # 3 of what was seen, 2 of discs, 3 against diffusive filling; by 2 methods, 2 of power in
-        # small holes (holes, radius_3); 3 of deviations.
-        assert len(verdicts) == 3 + 2 + 3 + 2 * 2 + 3
+        # small holes (holes, radius_3); 3 of deviations and 3 of their control.
+        assert len(verdicts) == 3 + 2 + 3 + 2 * 2 + 3 + 3
         found = judged(verdicts, "radius 10 px", "constrained mean")
         assert found["value"] == pytest.approx(1.02, abs=0.03)
         assert "±" in found["note"]
         assert "24 patches" in found["note"]
-        assert "of the network alone" in judged(verdicts, "radius 3 px", "deviation")["note"]
+        note = judged(verdicts, "radius 3 px", "deviation", "fluctuations")["note"]
+        assert "±" in note
+        assert "of the network alone" in note
 
     def test_poor_maps_fail_where_they_are_poor(self, tmp_path):
         levels = LEVELS | {"prediction": 0.25, "estimates/sampled": 0.6}
@@ -223,6 +236,40 @@ class TestVerdicts:
             ("deviation", "with fluctuations"),
         ]
         assert failed == {judged(verdicts, *words)["check"] for words in expected}
+
+    def test_deviations_are_compared_on_the_same_patches(self, evaluated, files):
+        metrics, _, verdicts = evaluated
+        rows = metrics[metrics.statistic == "std_ratio_realization"]
+        assert set(rows.method) == {"sampled"}
+        holes = hole("radius_10")
+        found = Predictions(files["radius_10"])
+        drawn, control = (
+            found.estimate("t_obs", method)[holes].std(dtype=float)
+            for method in ("sampled", "realization")
+        )
+        (row,) = rows[rows.case == "radius_10"].itertuples()
+        assert row.value == pytest.approx(drawn / control, rel=1e-5)
+        one = judged(verdicts, "radius 10 px", "deviation", "fluctuations")
+        assert one["value"] == pytest.approx(abs(row.value - 1))
+        assert one["note"].startswith(f"{row.value:.4f} ± {row.error:.4f}, 24 patches")
+
+    def test_a_control_from_another_covariance_fails(self, tmp_path):
+        """Too wide: so much that the sampled maps, which are too, still follow it."""
+        levels = LEVELS | {"estimates/sampled": 0.6, "estimates/realization": 0.6}
+        path = write(tmp_path, "radius_10", levels)
+        *_, verdicts = evaluate_run({"radius_10": path}, RUN, name="wide")
+        assert judged(verdicts, "deviation", "fluctuations")["passed"]
+        control = judged(verdicts, "deviation", "control")
+        assert not control["passed"]
+        assert control["unit"] == "standard errors"
+
+    @pytest.mark.parametrize(("value", "passed"), [(1.034, True), (0.966, True), (0.964, False)])
+    def test_the_control_may_be_three_and_a_half_errors_off(self, evaluated, value, passed):
+        metrics = evaluated[0].copy()
+        rows = (metrics.statistic == "std_ratio") & (metrics.method == "realization")
+        metrics.loc[rows & (metrics.case == "holes"), ["value", "error"]] = value, 0.01
+        verdicts = inpainting_verdicts(metrics)
+        assert judged(verdicts, ", holes", "deviation", "control")["passed"] is passed
 
     @pytest.mark.parametrize("method", ["network", "sampled"])
     def test_one_pixel_that_changed_fails(self, evaluated, method):
@@ -269,18 +316,76 @@ class TestVerdicts:
 
 
 class TestIndex:
+    def test_classes_that_are_pulled_to_the_mean_fail_though_all_together_are_not_shifted(self):
+        """Five errors up and five down cancel."""
+        rows = shift(0.01, 0.0004, -0.0104)
+        assert rows.value.iloc[-1] == pytest.approx(0)
+        (found,) = index_verdicts(rows)
+        assert not found["passed"]
+        assert found["value"] == pytest.approx(5.2)
+        assert found["note"] == (
+            "class 1.05: −0.01040 ± 0.00200, 50 patches; all classes 0.00000 ± 0.00100"
+        )
+
+    def test_classes_without_a_shift_pass(self):
+        values = 0.002 * generator(3, "classes").standard_normal(3)
+        (found,) = index_verdicts(shift(*values))
+        assert found["passed"]
+        assert found["value"] == pytest.approx(np.abs(values).max() / 0.002)
+
     @pytest.mark.parametrize(
-        ("value", "passed"), [(0.0059, True), (-0.0059, True), (0.0061, False), (-0.0061, False)]
+        ("value", "passed"), [(0.0069, True), (-0.0069, True), (0.0071, False), (-0.0071, False)]
     )
-    def test_three_errors_are_the_bar(self, value, passed):
+    def test_three_and_a_half_errors_are_the_bar_of_a_single_class(self, value, passed):
         (found,) = index_verdicts(shift(value))
         assert found["passed"] is passed
-        assert found["note"] == f"{value:.5f} ± 0.00200, 50 patches".replace("-", "−")
+        note = f"class 0.85: {value:.5f} ± 0.00200, 50 patches; all classes {value:.5f} ± 0.00100"
+        assert found["note"] == note.replace("-", "−")
+
+    def test_the_furthest_in_its_own_errors_is_told(self):
+        (found,) = index_verdicts(shift(0.02, 0.004, error=[0.02, 0.001]))
+        assert found["value"] == pytest.approx(4)
+        assert found["note"].startswith("class 0.95")
+
+    def test_a_class_without_an_error_is_not_judged_beside_others(self):
+        (found,) = index_verdicts(shift(0.5, 0.001, error=[np.nan, 0.002]))
+        assert found["passed"]
+        assert found["note"].startswith("class 0.95")
+
+    def test_an_error_of_few_areas_is_less_sure(self):
+        """Five errors of four areas are one chance in 65, of forty areas one in 80,000."""
+        rows = shift(0.01)
+        for areas, passed in ((4, True), (40, False)):
+            told = rows.iloc[[0]].assign(statistic="class_areas_0.85", value=areas)
+            (found,) = index_verdicts(pd.concat([rows, told], ignore_index=True))
+            assert found["passed"] is passed
+            chance = stats.t.sf(5, areas - 1)
+            assert stats.norm.sf(found["value"]) == pytest.approx(chance)
 
     @pytest.mark.parametrize("error", [0.0, np.nan])
-    def test_a_shift_without_an_error_cannot_pass(self, error):
-        (found,) = index_verdicts(shift(0.001, error))
+    def test_shifts_without_any_error_cannot_pass(self, error):
+        (found,) = index_verdicts(shift(0.001, -0.001, error=error))
         assert not found["passed"]
+
+    def test_rows_without_classes_cannot_pass(self):
+        rows = shift(0.001)
+        (found,) = index_verdicts(rows[rows.statistic == "estimate_shift"])
+        assert not found["passed"]
+        assert "all classes 0.00100" in found["note"]
+
+    def test_each_case_and_method_is_judged_by_its_own_classes(self):
+        rows = [
+            shift(0.001 * (method == "iterated"), 0.01 * (case == "radius_3"), case=case,
+                  method=method)
+            for case in ("holes", "radius_3")
+            for method in ("sampled", "iterated", "realization")
+        ]  # fmt: skip
+        verdicts = index_verdicts(pd.concat(rows, ignore_index=True))
+        assert len(verdicts) == len({one["check"] for one in verdicts}) == 6
+        for one in verdicts:
+            assert one["passed"] == ("radius 3 px" not in one["check"])
+        told = judged(verdicts, ", holes", "fluctuations of the index that it tells")
+        assert told["value"] == pytest.approx(0.5)
 
     def test_methods_that_lack_the_skys_fluctuations_are_not_judged(self):
         assert index_verdicts(shift(0.5, method="constrained")) == []

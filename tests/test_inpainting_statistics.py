@@ -10,6 +10,7 @@ from skyweave.flat.covariance import Covariance
 from skyweave.flat.fourier import forward, inverse
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.taper import cosine_taper
+from skyweave.images.holes import placed_disc
 from skyweave.seeds import generator
 from skyweave.statistics.flat_spectra import default_bins
 from skyweave.statistics.inpainting import (
@@ -18,6 +19,7 @@ from skyweave.statistics.inpainting import (
     edge_rows,
     error_rows,
     ratio_rows,
+    spread_rows,
     table,
     truth_rows,
     value_rows,
@@ -30,7 +32,7 @@ from skyweave.statistics.inpainting_spectra import (
     power_rows,
 )
 from skyweave.statistics.minkowski import functionals
-from skyweave.statistics.namaster import Workspaces
+from skyweave.statistics.namaster import Workspaces, apodized, spectra
 
 GRID = PatchGrid(5.0, 32)
 BINS = default_bins(GRID)
@@ -242,6 +244,29 @@ class TestValues:
         # A sample errs with twice the mean's variance.
         assert near(pick(ratio_rows(of, drawn, mean), "error_ratio"), np.sqrt(2))
 
+    def test_the_ratio_of_two_deviations_is_that_of_the_pixels_of_all_holes(self):
+        holes = generator(6, "own").random((12, 32, 32)) < 0.1
+        holes[[2, 7]] = False
+        of = Holed(sky(12, "own"), holes, GRID)
+        filled, other = 5 + noisy(of, SIGMA, "one"), noisy(of, 0.5 * SIGMA, "two")
+        rows = spread_rows(of, filled, other, "ratio")
+        value, error = pick(rows, "ratio")
+        assert value == pytest.approx(filled[holes].std() / other[holes].std(), rel=1e-10)
+        assert rows["n"].item() == 10
+        kept = [np.arange(12) != index for index in range(12) if index not in (2, 7)]
+        found = [filled[k][holes[k]].std() / other[k][holes[k]].std() for k in kept]
+        assert error == pytest.approx(np.sqrt(9 * np.var(found)), rel=1e-6)
+
+    def test_what_two_fillings_share_cancels_in_the_errors_of_their_deviations(self):
+        first, second = (noisy(self.of, 0.1 * SIGMA, name) for name in ("first", "second"))
+        ratio = spread_rows(self.of, first, second, "ratio")
+        assert near(pick(ratio, "ratio"), 1)
+        single = self.of.truth[self.of.holes].reshape(len(self.of.truth), -1).std(axis=1)
+        assert pick(ratio, "ratio")[1] < 0.2 * single.std() / SIGMA / np.sqrt(len(single))
+        assert pick(spread_rows(self.of, 1.03 * first, first, "ratio"), "ratio")[
+            0
+        ] == pytest.approx(1.03)
+
     def test_a_shift_is_the_distance_of_the_distributions(self):
         shift = 0.3 * self.of.rms
         rows, _ = value_rows(self.of, self.of.truth + shift)
@@ -407,11 +432,46 @@ class TestMasked:
         quiet, other = (masked_rows(one, workspaces)["value"] for one in (of, loud))
         assert (other < 0.1 * quiet).all()
 
-    def test_holes_that_differ_or_fill_most_of_the_patch_are_not_decoupled(self):
+    def test_around_holes_that_differ_a_few_patches_tell(self):
+        rng = generator(5, "differ")
+        holes = np.stack([placed_disc(32, 4, rng) for _ in range(40)])
         workspaces = Workspaces(GRID, BINS)
-        holes = np.stack([disc(4), disc(5)])
+        rows = masked_rows(Holed(sky(40, "differ"), holes, GRID), workspaces)
+        assert (rows["n"] == 16).all()
+        # One of each hole, and one of the window that all share.
+        assert len(workspaces) == 17
+        assert len(rows) == BINS.count
+        assert np.abs((rows["value"] - 1) / rows["error"])[:-1].max() < 4
+        assert 0 < rows["error"].min() < rows["error"].max() < 0.1
+
+    def test_with_holes_that_differ_their_rows_are_those_of_a_loop(self):
+        """Over patches with a hole of up to half the patch."""
+        holes = np.stack([disc(4), disc(16), disc(5), disc(0.1)])
+        of = Holed(sky(4, "loop"), holes, GRID)
+        rows = masked_rows(of, Workspaces(GRID, BINS))
+        window = cosine_taper(GRID, 0.5)
+        found = []
+        for index in (0, 2):
+            rise = window * apodized(~holes[index], GRID, 0.25)
+            one = of.truth[index : index + 1]
+            found.append([spectra(one, w, Workspaces(GRID, BINS))[0] for w in (rise, window)])
+        seen, whole = np.sum(found, axis=0)
+        np.testing.assert_allclose(rows["value"], seen / whole, rtol=1e-10)
+        assert (rows["n"] == 2).all()
+
+    def test_holes_that_fill_most_of_the_patch_are_not_decoupled(self):
+        workspaces = Workspaces(GRID, BINS)
+        holes = np.stack([disc(15), disc(16)])
         assert masked_rows(Holed(sky(2, "no"), holes, GRID), workspaces).empty
         assert masked_rows(holed(2, "no", hole=disc(15)), workspaces).empty
+        assert len(workspaces) == 0
+
+    def test_patches_beyond_256_pixels_a_side_are_not_decoupled(self):
+        grid = PatchGrid(5.0, 258)
+        hole = np.zeros((1, 258, 258), bool)
+        hole[0, 9, 9] = True
+        workspaces = Workspaces(grid, default_bins(grid))
+        assert masked_rows(Holed(0.0 + hole, hole, grid), workspaces).empty
         assert len(workspaces) == 0
 
 

@@ -15,7 +15,8 @@ from skyweave.seeds import generator
 from skyweave.sky.places import uniform_directions
 from skyweave.sky.projection import patch_directions
 from skyweave.sky.skymap import write_mask
-from skyweave.tasks.sky_holes import cut_holes, read_holes, read_sky
+from skyweave.sky.user_mask import read_seen
+from skyweave.tasks.sky_holes import cut_holes, read_holes
 
 NSIDE = 256
 NPIX = 12 * NSIDE**2
@@ -76,6 +77,26 @@ def test_none_that_fits_is_left_out(tmp_path, mask):
         if len(found) == 20:
             break
     np.testing.assert_array_equal(holes, found)
+
+
+@pytest.mark.parametrize(("inside", "edge"), [(0.125, 4), (0.1, 4), (0.25, 8)])
+def test_a_margin_is_kept_clear(tmp_path, mask, inside, edge):
+    # A pixel that the margin ends in belongs to it: .1 of 32 is 3.2.
+    count, rng = 6, generator(1, "run", "holes of the sky")
+    holes, _ = cut(tmp_path, mask, count=count, inside=inside)
+    rim = np.ones((32, 32), bool)
+    rim[edge:-edge, edge:-edge] = False
+    found = []
+    while len(found) < count:
+        for lon, lat in zip(*uniform_directions(rng, 1000), strict=True):
+            pixels = healpy.ang2pix(NSIDE, *patch_directions(lon, lat, GRID), lonlat=True)
+            hole = ~SEEN[pixels]
+            if 0 < hole.mean() <= 0.3 and not hole[rim].any():
+                found.append(hole)
+    np.testing.assert_array_equal(holes, found[:count])
+    whole, _ = cut(tmp_path, mask, inside=0.0)
+    np.testing.assert_array_equal(whole, cut(tmp_path, mask)[0])
+    assert whole[:, rim].any()
 
 
 def test_sources_are_discs_of_the_patch(tmp_path, mask):
@@ -141,27 +162,81 @@ def test_a_users_mask_may_have_any_order_and_resolution(tmp_path, nside, nest):
     written = healpy.reorder(values, r2n=True) if nest else values
     path = tmp_path / "mask.fits"
     healpy.write_map(path, written, nest=nest, coord="G", dtype=np.float64)
-    np.testing.assert_array_equal(read_sky(path), expected)
+    np.testing.assert_array_equal(read_seen(path), expected)
+    # Some write the order so, which healpy takes for RING.
+    with fits.open(path, mode="update") as hdus:
+        if nest:
+            hdus[1].header["ORDERING"] = "NEST"
+    np.testing.assert_array_equal(read_seen(path), expected)
+
+
+def test_of_a_masks_columns_the_first_counts(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "mask.fits"
+    columns = [rng.integers(0, 2, NPIX).astype(np.uint8) for _ in range(3)]
+    healpy.write_map(path, columns, coord="G", dtype=np.uint8)
+    np.testing.assert_array_equal(read_seen(path), columns[0] > 0)
+    # Its table may be any of a file's, as those of maps may.
+    with fits.open(path) as hdus:
+        other = fits.ImageHDU(np.zeros((4, 4)))
+        fits.HDUList([fits.PrimaryHDU(), other, hdus[1]]).writeto(tmp_path / "third.fits")
+    np.testing.assert_array_equal(read_seen(tmp_path / "third.fits"), columns[0] > 0)
+
+
+def test_a_mask_is_missing_below_0_and_without_data(tmp_path):
+    path, values = tmp_path / "mask.fits", np.ones(12 * 8**2)
+    values[:7] = -1, -0.5, 0, np.nan, np.inf, healpy.UNSEEN, 999
+    healpy.write_map(path, values, coord="G", dtype=np.float32, extra_header=[("BAD_DATA", 999)])
+    np.testing.assert_array_equal(np.flatnonzero(~read_seen(path)), np.arange(7))
+    # Of a part of the sky the rest is without data.
+    values = np.where(np.arange(values.size) < 300, 1.0, healpy.UNSEEN)
+    healpy.write_map(path, values, coord="G", partial=True, dtype=np.float32, overwrite=True)
+    np.testing.assert_array_equal(np.flatnonzero(read_seen(path)), np.arange(300))
 
 
 def test_a_mask_that_cannot_be_read(tmp_path):
     with pytest.raises(UserError, match=r"none\.fits: expected a HEALPix FITS file, found no file"):
-        read_sky(tmp_path / "none.fits")
+        read_seen(tmp_path / "none.fits")
     path = tmp_path / "mask.fits"
     path.write_text("words")
     with pytest.raises(UserError, match="found an unreadable file"):
-        read_sky(path)
+        read_seen(path)
     fits.PrimaryHDU(np.zeros((8, 8))).writeto(path, overwrite=True)
     with pytest.raises(UserError, match="expected a HEALPix FITS file"):
-        read_sky(path)
+        read_seen(path)
     for count in (48, 50):
         columns = [fits.Column("A", "E", array=np.ones(count))]
         fits.BinTableHDU.from_columns(columns).writeto(path, overwrite=True)
         with pytest.raises(UserError, match="expected a HEALPix FITS file"):
-            read_sky(path)
+            read_seen(path)
     healpy.write_map(path, np.ones(48), coord="C", overwrite=True, dtype=np.float64)
     with pytest.raises(UserError, match=r"expected Galactic coordinates \(COORDSYS\), found C"):
-        read_sky(path)
+        read_seen(path)
+
+
+def test_a_mask_of_an_order_that_is_none_of_healpix(tmp_path):
+    path = tmp_path / "mask.fits"
+    healpy.write_map(path, np.ones(48), coord="G", dtype=np.float64)
+    fits.setval(path, "ORDERING", value="RANDOM", ext=1)
+    with pytest.raises(UserError, match="expected ORDERING RING or NESTED in the header, found RA"):
+        read_seen(path)
+    fits.setval(path, "ORDERING", value="RING", ext=1)
+    fits.setval(path, "BAD_DATA", value="none", ext=1)
+    with pytest.raises(UserError, match="found an unreadable file"):
+        read_seen(path)
+    fits.delval(path, "BAD_DATA", ext=1)
+    assert read_seen(path).all()
+    path.write_bytes(path.read_bytes()[:-2880])
+    with pytest.raises(UserError, match="found an unreadable file"):
+        read_seen(path)
+
+
+def test_a_nested_mask_has_an_nside_that_is_a_power_of_two(tmp_path):
+    path = tmp_path / "mask.fits"
+    healpy.write_map(path, np.ones(12 * 6**2), coord="G", dtype=np.float64)
+    assert read_seen(path).all()
+    fits.setval(path, "ORDERING", value="NESTED", ext=1)
+    with pytest.raises(UserError, match="an NSIDE that is a power of two, found 6"):
+        read_seen(path)
 
 
 def test_a_mask_of_nothing_or_of_all(tmp_path):
@@ -181,6 +256,9 @@ def test_too_few_pieces_are_told_with_the_settings_that_matter(tmp_path):
     message = r"runs\.run\.holes\.count: .*8 of 6 deg.*`holes\.area`.*found \d+ at 1600 places"
     with pytest.raises(UserError, match=message):
         cut(tmp_path, tmp_path / "mask.fits", count=8, area=1e-4)
+    message = r"`holes\.area`, none of it within 0\.45 of an edge: `holes\.margin`\)"
+    with pytest.raises(UserError, match=message):
+        cut(tmp_path, tmp_path / "mask.fits", count=8, area=1e-4, inside=0.45)
 
 
 def test_holes_that_cannot_be_read(tmp_path):

@@ -174,7 +174,7 @@ def test_holes_that_are_too_large_are_named():
     (region,) = (region for job in jobs for region in job.regions)
     assert_array_equal(np.sort(region.pixels), np.flatnonzero(missing))
     dig(120, 30, 11)
-    with pytest.raises(UserError, match="1 of 2 that are larger") as caught:
+    with pytest.raises(UserError, match="1 of 2 that are not") as caught:
         place(find_regions(missing), missing, GRID, LIMIT, where="own_mask.fits")
     assert str(caught.value).startswith("own_mask.fits: expected holes of at most 30 deg, with ")
     assert "8 deg radius, and 40 % of a tile of 40 deg missing" in caught.value.expected
@@ -183,7 +183,7 @@ def test_holes_that_are_too_large_are_named():
     dig(300, 0, 17)
     for lon in range(200, 260, 3):
         dig(lon, -20, 3)
-    with pytest.raises(UserError, match="4 of 5 that are larger") as caught:
+    with pytest.raises(UserError, match="4 of 5 that are not") as caught:
         place(find_regions(missing), missing, GRID, LIMIT)
     assert caught.value.found.count("(l, b)") == 3
     assert caught.value.found.endswith("; …")
@@ -429,7 +429,13 @@ def test_files_that_are_none_of_these_are_refused(network, tmp_path):
 
     refused(network, tmp_path / "none.fits", mask, match="a HEALPix FITS file, found no file")
     refused(network, own, tmp_path / "none.fits", match="none.fits: expected a HEALPix FITS file")
-    refused(network, own, own, match="a mask of one column, found TEMPERATURE, HITS")
+    # Of several columns the first counts: here the map's own, negative on half of the sky.
+    refused(network, own, own, match="holes of at most 30 deg")
+    for nside, words in ((48, "an NSIDE that is a power of two, found 48"), (16, "above 0")):
+        path = tmp_path / f"mask_{nside}.fits"
+        values = np.arange(12 * nside**2) % 2 if nside == 48 else np.zeros(12 * nside**2)
+        healpy.write_map(path, values, coord="G", dtype=np.float32)
+        refused(network, own, path, match=words)
     healpy.write_map(tmp_path / "all.fits", np.ones(NPIX), coord="G", dtype=np.float32)
     refused(network, own, tmp_path / "all.fits", unit="uK", match="an rms within a factor 3")
     whole = np.ones(NPIX)
@@ -450,6 +456,79 @@ def test_files_that_are_none_of_these_are_refused(network, tmp_path):
     inpaint_map(network, own, mask, out)
     with pytest.raises(UserError, match="--overwrite"):
         inpaint_map(network, own, mask, out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "amplitude", "words"),
+    [("monopole", 2.7e6, "a mean within"), ("dipole", 3.4e3, "a mean within|an rms within")],
+)
+def test_a_monopole_or_a_dipole_is_to_be_removed(kind, amplitude, words):
+    """CMB of 100 µK on top of 2.7 K, or of the Sun's motion, where it is seen most and least."""
+    ell = np.arange(60)
+    values = healpy.alm2map(drawn(np.where(ell > 1, np.exp(-ell / 20), 0), 2)[0], NSIDE, 59)
+    values *= 100 / values.std()
+    axis = healpy.ang2vec(264, 48, lonlat=True)
+    cosine = axis @ np.array(healpy.pix2vec(NSIDE, np.arange(NPIX)))
+    added = amplitude * (cosine if kind == "dipole" else np.ones(NPIX))
+    own, fill = card(), lambda maps, *_: maps
+    for lon, lat in ((264, 48), (84, -48), (264, -42)):
+        missing = np.zeros(NPIX, bool)
+        centre = healpy.ang2vec(lon, lat, lonlat=True)
+        missing[healpy.query_disc(NSIDE, centre, np.radians(5))] = True
+        fill_holes(own, {"t": values}, missing, fill)
+        with pytest.raises(UserError, match=words) as caught:
+            fill_holes(own, {"t": values + added}, missing, fill, source="own.fits")
+        assert str(caught.value).startswith("own.fits, t_obs: expected a")
+        assert "(remove the map's monopole and dipole)" in caught.value.expected
+
+
+def test_a_mean_of_the_training_set_is_the_one_to_have():
+    """Intensities about 500 µK are no monopole for a network of such maps."""
+    ell = np.arange(60)
+    values = healpy.alm2map(drawn(np.where(ell > 1, np.exp(-ell / 20), 0), 2)[0], NSIDE, 59)
+    values *= 100 / values.std()
+    missing = np.zeros(NPIX, bool)
+    missing[:4] = True
+    own = card(normalization=Normalization({"t_obs": (500.0, 100.0), "seen": (0.0, 1.0)}))
+    fill_holes(own, {"t": values + 500}, missing, lambda maps, *_: maps)
+    with pytest.raises(UserError, match="a mean within 300 of 500 uK_CMB"):
+        fill_holes(own, {"t": values}, missing, lambda maps, *_: maps)
+
+
+def test_a_network_of_centred_holes_gets_them_in_the_middle():
+    missing = np.zeros(NPIX, bool)
+    for lon, lat in [(100, 20), (170, -35), (300, 85)]:
+        centre = healpy.ang2vec(lon, lat, lonlat=True)
+        missing[healpy.query_disc(NSIDE, centre, np.radians(4))] = True
+    regions = find_regions(missing)
+    anywhere = place(regions, missing, GRID, LIMIT | {"centred": False})
+    assert {job.tile for job in anywhere} == {
+        job.tile for job in place(regions, missing, GRID, LIMIT)
+    }
+    assert "tile" in {job.tile.name[0] for job in anywhere}
+    jobs = place(regions, missing, GRID, LIMIT | {"centred": True})
+    assert len(jobs) == len(regions)
+    for job, region in zip(jobs, regions, strict=True):
+        assert job.tile.name == ("hole", region.pixels[0])
+        assert job.regions == [region]
+        # The hole itself lies in the middle of the tile.
+        for axis in (0, 1):
+            there = np.flatnonzero(job.hole.any(axis=axis))
+            assert abs(there.min() + there.max() - (GRID.pixels - 1)) <= 1
+
+
+def test_a_network_of_centred_holes_gets_none_beside_others():
+    missing = np.zeros(NPIX, bool)
+    for lon, lat in [(100, 0), (114, 0), (200, 0)]:
+        centre = healpy.ang2vec(lon, lat, lonlat=True)
+        missing[healpy.query_disc(NSIDE, centre, np.radians(3))] = True
+    regions = find_regions(missing)
+    assert place(regions, missing, GRID, LIMIT)
+    with pytest.raises(UserError, match="2 of 3 that are not: with others on its tile") as caught:
+        place(regions, missing, GRID, LIMIT | {"centred": True})
+    assert "each alone on a tile" in caught.value.expected
+    named = [f"({region.centre[0]:.2f}, " in caught.value.found for region in regions]
+    assert named == [region.centre[0] < 150 for region in regions]
 
 
 def test_a_network_of_another_task_is_refused(tmp_path):

@@ -135,6 +135,7 @@ def test_a_region_lies_on_the_tile_that_it_is_most_central_on():
         assert max(extents) <= inner
         assert extents[:-1] == sorted(extents[:-1])
         assert extents[-1] <= extents[0] + np.radians(1)
+        assert list(tiling.holding(region, inner, own=True)) == tiles[-1:]
 
 
 def test_a_region_between_tiles_gets_its_own_and_a_larger_one_none():

@@ -12,6 +12,7 @@ from skyweave.estimators.spectral_index import (
     Classifier,
     IndexEstimator,
     Likelihood,
+    _shifts,
     index_metrics,
     shrunk_covariance,
 )
@@ -190,6 +191,79 @@ def test_metrics_of_whole_maps_and_of_those_that_lost_power(learned):
     assert (of_truth["n"] == 150).all()
     diagonal = of_truth[of_truth["true"] == of_truth["found"]]
     assert_allclose(diagonal["share"].mean(), share)
+
+
+def test_shifts_that_cancel_over_all_classes_are_told_class_by_class(learned):
+    """Maps that are mixed with the power of the classes' mean come nearer to its index."""
+    whole, true = np.concatenate([maps(ns, 120, 11) for ns in CLASSES]), np.repeat(CLASSES, 120)
+    mean = np.mean([spectrum(ns) for ns in CLASSES], axis=0)
+    pulled = np.empty_like(whole)
+    for ns in CLASSES:
+        gain = np.sqrt(np.where(GRID.ell > 0, mean / np.maximum(spectrum(ns), 1e-30), 1))
+        own = true == ns
+        pulled[own] = inverse(forward(whole[own], GRID) * (0.9 + 0.1 * gain), GRID)
+    areas = np.arange(480) // 4
+    table, _ = index_metrics(
+        learned, whole, {"pulled": pulled, "same": whole}, true,
+        run="r", field="t_obs", case="holes", areas=areas,
+    )  # fmt: skip
+    rows = table.set_index(["method", "statistic"])
+    estimate = [learned.likelihood.estimate(PERIODIC(one))[0] for one in (pulled, whole)]
+    apart = estimate[0] - estimate[1]
+    pulls = []
+    for ns in CLASSES:
+        row = rows.loc[("pulled", f"class_shift_{ns:g}")]
+        own = apart[true == ns].reshape(30, 4).mean(axis=1)
+        assert_allclose(row["value"], own.mean())
+        assert_allclose(row["error"], own.std(ddof=1) / np.sqrt(30))
+        assert row["n"] == 120
+        pulls.append(row["value"] / row["error"])
+    assert pulls[0] > 10
+    assert pulls[-1] < -10
+    slope = rows.loc[("pulled", "shift_slope")]
+    assert_allclose(slope["value"], np.polyfit(true, apart, 1)[0])
+    # Of classes of one size, a step apart: their means weigh as their distance from the middle.
+    weights = (CLASSES - 1) / np.sum((CLASSES - 1) ** 2)
+    errors = [rows.loc[("pulled", f"class_shift_{ns:g}"), "error"] for ns in CLASSES]
+    assert_allclose(slope["error"], np.sqrt(np.sum((weights * errors) ** 2)))
+    assert slope["value"] < -10 * slope["error"]
+    assert slope["n"] == 480
+    assert rows.loc[("same", "shift_slope"), "value"] == 0
+    assert not rows.loc["truth"].index.str.startswith(("class_shift", "shift")).any()
+
+
+def test_a_slopes_error_is_its_scatter_in_repeated_sets():
+    """Also of shifts that no line goes through, and of classes of several sizes."""
+    rng = np.random.default_rng(12)
+    at = np.repeat([0.85, 0.95, 1.05], [40, 60, 20])
+    groups = np.arange(120) // 4
+    noise = rng.standard_normal((400, 120)) + rng.standard_normal((400, 30))[:, groups]
+    line = 0.3 * at + 50 * (at - 0.95) ** 2
+    found = [_shifts(line + one, at, groups)["shift_slope"] for one in noise]
+    slopes, errors, _ = np.transpose(found)
+    assert abs(slopes.mean() - np.polyfit(at, line, 1)[0]) < 4 * slopes.std() / 20
+    assert_allclose(np.sqrt(np.mean(errors**2)), slopes.std(), rtol=0.12)
+
+
+def test_a_class_with_one_area_has_no_error_and_one_class_no_slope(learned):
+    whole = np.concatenate([maps(ns, 6, 13) for ns in (0.9, 1.1)])
+    names = {"run": "r", "field": "t_obs", "case": "holes"}
+    areas = np.array([0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 3, 3])
+    true, filled = np.repeat([0.9, 1.1], 6), {"network": 1.1 * whole}
+    rows = index_metrics(learned, whole, filled, true, areas=areas, **names)[0]
+    rows = rows.set_index("statistic")
+    assert rows.loc["class_shift_0.9", "error"] > 0
+    assert np.isnan(rows.loc["class_shift_1.1", "error"])
+    assert np.isfinite(rows.loc["class_shift_1.1", "value"])
+    assert np.isfinite(rows.loc["shift_slope", "value"])
+    assert np.isnan(rows.loc["shift_slope", "error"])
+    single = index_metrics(learned, whole[:6], {"network": whole[:6]}, true[:6], **names)[0]
+    single = single.set_index("statistic")
+    assert "shift_slope" not in single.index
+    assert_allclose(
+        single.loc["class_shift_0.9", ["value", "error"]].astype(float),
+        single.loc["estimate_shift", ["value", "error"]].astype(float),
+    )
 
 
 def test_errors_know_patches_of_one_area(learned):

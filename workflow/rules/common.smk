@@ -298,9 +298,13 @@ def filled_settings(wildcards):
 def inpainting_memory(wildcards):
     """MB of test patches with holes, filled: eight maps each, with copies on the way."""
     run = run_settings(wildcards)
-    pixels = STUDY.datasets[run.dataset].grid.pixels
-    # The covariance of a large hole is a matrix of 5,000 by 5,000.
-    return 4000 + int(40e-6 * run.patches * len(run.fields) * pixels**2)
+    dataset = STUDY.datasets[run.dataset]
+    # The covariance of a large hole is a matrix of up to 8,000 by 8,000. What classes look like is
+    # learned on the whole training set.
+    maps = 10 * run.patches * len(run.fields)
+    if run.classes is not None:
+        maps += dataset.split.train * (dataset.realizations or 10_000)
+    return 5000 + int(4e-6 * maps * dataset.grid.pixels**2)
 
 
 def inpainting_runtime(wildcards):

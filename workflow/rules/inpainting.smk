@@ -36,6 +36,7 @@ rule inpaint:
         card=rules.train.output.card,
         shards=run_shards,
         split=run_dataset("split.csv"),
+        covariance=filled_maps_covariance,
         holes=cut_pieces,
     output:
         directory("<results>/runs/{run}/inpainted"),
@@ -67,6 +68,7 @@ rule evaluate_inpainting:
             run_shards(wildcards) if run_settings(wildcards).classes is not None else []
         ),
         split=run_dataset("split.csv"),
+        covariance=filled_maps_covariance,
     output:
         metrics="<results>/runs/{run}/metrics.csv",
         values="<results>/runs/{run}/values.csv",
@@ -85,6 +87,7 @@ rule evaluate_inpainting:
         mem_mb=inpainting_memory,
         runtime=inpainting_runtime,
     params:
+        seed=STUDY.seed,
         run=lambda wildcards: (
             filled_settings(wildcards) | {"classes": run_settings(wildcards).classes}
         ),

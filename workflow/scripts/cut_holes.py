@@ -13,6 +13,7 @@ with job(snakemake.log[0]):
         **params.grid,
         count=params.holes["count"],
         area=params.holes["area"],
+        inside=params.holes["margin"],
         seed=params.seed,
         name=snakemake.wildcards.run,
     )

@@ -15,7 +15,13 @@ with job(snakemake.log[0]):
     run, name = InpaintingRun(**snakemake.params.run), snakemake.wildcards.run
     files = {case: Path(snakemake.input.inpainted) / f"{case}.h5" for case in cases(run)}
     told, classes = tell_classes(
-        files, run, name=name, shards=snakemake.input.shards, split=snakemake.input.split[0]
+        files,
+        run,
+        name=name,
+        shards=snakemake.input.shards,
+        split=snakemake.input.split[0],
+        covariance=snakemake.input.covariance[0],
+        seed=snakemake.params.seed,
     )
     metrics, values, verdicts = evaluate_run(files, run, name=name, index=told)
     write_table(snakemake.output.metrics, metrics)

@@ -11,6 +11,7 @@ with job(snakemake.log[0]):
         snakemake.input.network,
         shards=snakemake.input.shards,
         split=snakemake.input.split[0],
+        covariance=snakemake.input.covariance[0],
         pieces=next(iter(snakemake.input.holes), None),
         out=snakemake.output[0],
         threads=snakemake.threads,

@@ -43,6 +43,12 @@ class Holes(Settings):
         512, description="With `sky`: pieces to cut; each is turned and mirrored when it is used."
     )
 
+    margin: Annotated[float, Field(ge=0, lt=0.5)] = Field(
+        0.0,
+        description="With `sky`: share of the side at each edge that nothing is missing in: an "
+        "eighth for masks of few, lone holes.",
+    )
+
     @model_validator(mode="after")
     def _possible(self) -> Self:
         given = [key for key in ("sky", "path") if getattr(self, key) is not None]
@@ -51,6 +57,8 @@ class Holes(Settings):
                 f"sky: expected a dataset, or else `path`, with `kind: sky`, "
                 f"found {'both' if given else 'neither'}"
             )
+        if self.kind != "sky" and self.margin:
+            raise ValueError(f"margin: expected `kind: sky` with it, found {self.kind!r}")
         if self.kind != "sky" and given:
             raise ValueError(f"{given[0]}: expected `kind: sky` with it, found {self.kind!r}")
         return self

@@ -4,6 +4,7 @@ The JSON schema, the commented configuration and the reference page are generate
 """
 
 from collections.abc import Mapping
+from math import floor
 from typing import Annotated, Any, Self
 
 from pydantic import (
@@ -454,12 +455,14 @@ def _check_inpainting(
     discs = {"radii": run.radii}
     if run.holes.kind == "disc":
         discs["holes.radius"] = run.holes.radius
+    # A disc that reaches the middles of the corners' pixels leaves nothing seen.
+    corner = (pixels - 1) / 2**0.5
     for key, radii in discs.items():
-        # The corners of a patch are still seen around a disc as wide as its diagonal.
-        if any(radius >= 0.7 * pixels for radius in radii):
+        if any(radius >= corner for radius in radii):
+            # Rounded down: what is found is never below what is said.
             raise ValueError(
                 f"{where}.{key}: expected discs smaller than a patch of {pixels} pixels (below "
-                f"{0.7 * pixels:.0f}), found {max(radii):g}"
+                f"{floor(10 * corner) / 10:.1f}), found {max(radii):g}"
             )
 
 

@@ -12,7 +12,8 @@ from skyweave import seeds
 from skyweave.data.feed import Batch, BatchFeed, ahead
 from skyweave.errors import UserError
 
-#: A hole (y, x), True where the map is missing, of a generator.
+#: A hole (y, x), True where the map is missing, of a generator. It may have a method `numbered`,
+#: which makes it of a number and a generator, and a `digest` of what holes are cut from.
 Draw = Callable[[np.random.Generator], np.ndarray]
 #: Filled maps (n, fields, y, x) of maps with zeros in holes (n, y, x); all normalized.
 Start = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -26,11 +27,12 @@ class HoleFeed:
     (n, y, x, 1) by name, those of the feed where it has them, and `seen`.
 
     A hole is drawn by (seed, *identity, "holes", epoch, place in the epoch, realization): another
-    for each map in each epoch; `in_order`, by the realization alone, so that it stays. In the first
-    `warm_epochs` all examples are the set's first realization, with a hole each.
+    for each map in each epoch; `in_order`, by the realization alone, so that it stays, and by its
+    place in the set where holes are numbered. In the first `warm_epochs` all examples are the set's
+    first realization, with a hole each.
 
-    `told` says what `holes` and `start` are, plain values for the fingerprint. Raises `UserError`
-    for a feed that draws inputs.
+    `told` says what `holes` and `start` are, plain values for the fingerprint, beside the holes'
+    `digest`. Raises `UserError` for a feed that draws inputs.
     """
 
     #: Whether a truth is its input's.
@@ -60,6 +62,8 @@ class HoleFeed:
             "start": self.start is not None,
             "warm_epochs": self.warm_epochs,
         }
+        if digest := getattr(self.holes, "digest", ""):
+            identity["pieces"] = digest
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
     @property
@@ -109,11 +113,13 @@ class HoleFeed:
         """The next of the feed's batches, with holes; `places` are those of its maps in it all."""
         maps, truths = next(batches)
         numbers = self.numbers(epoch, int(places[0]) // self.batch)
+        # One after the other, pieces do not repeat while there are enough.
+        numbered = getattr(self.holes, "numbered", None) if epoch is None else None
         holes = np.empty(maps.shape[:3], bool)
         for row, (place, number) in enumerate(zip(places, numbers, strict=True)):
             key = ("in order",) if epoch is None else (epoch, int(place))
             rng = seeds.generator(self.feed.seed, *self.feed.identity, "holes", *key, int(number))
-            holes[row] = self.holes(rng)
+            holes[row] = self.holes(rng) if numbered is None else numbered(int(place), rng)
         x, seen = self._with_holes(maps, holes)
         fields = {name: maps[..., i : i + 1].copy() for i, name in enumerate(self.fields)}
         return x, fields | truths | {"seen": seen}

@@ -126,6 +126,13 @@ class Predictions:
                 raise UserError(other.path, f"{what} {self.path}", found)
         return other
 
+    def extra(self, name: str) -> np.ndarray:
+        """Maps of a group that not all files have, such as ``seen/seen``."""
+        group, _, field = name.rpartition("/")
+        if field not in self._names.get(group, {}):
+            raise UserError(self.path, f"maps {name}", "none")
+        return self._read(name)
+
     def _read(self, name: str) -> np.ndarray:
         with h5py.File(self.path) as file:
             return np.asarray(file[name])

@@ -45,7 +45,9 @@ class Constrained:
     """Fills holes of patches of `fields` with what a Gaussian sky has there.
 
     A `periodic` patch is its own area. `tolerance` is the error of the mean, at most, as a share of
-    the scatter of a sky that is known so far; it acts where matrices would be too large.
+    the scatter of a sky that is known so far; it acts where matrices would be too large. `mean` is
+    what skies scatter about, a value a field in the maps' unit; None are zeros. Raises `UserError`
+    for one of another length or not finite.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Constrained:
         periodic: bool = False,
         tolerance: float = TOLERANCE,
         beyond: float = _BEYOND,
+        mean: Sequence[float] | None = None,
     ) -> None:
         self.grid, self.fields, self.tolerance = grid, tuple(fields), tolerance
         self._margin = 0 if periodic else int(np.ceil(beyond * grid.pixels))
@@ -67,6 +70,11 @@ class Constrained:
         self._c = covariance.on_modes(self.area, self.fields, FLOOR) / self.area.pixel_rad**2
         self._q = _by_mode(np.linalg.inv, self._c)
         self._kept: tuple[bytes, _Matrix] | None = None
+        self._about: float | np.ndarray = 0.0
+        if mean is not None:
+            self._about = np.array(mean, float)[..., None, None]
+            if self._about.shape != (len(self.fields), 1, 1) or not np.isfinite(self._about).all():
+                raise UserError("mean", f"{len(self.fields)} finite values, one a field", mean)
 
     def mean(self, maps: np.ndarray, holes: np.ndarray) -> np.ndarray:
         """Maps (n, f, y, x), the holes (n, y, x), or (y, x), filled with their expectation.
@@ -83,8 +91,8 @@ class Constrained:
         filled = maps.copy()
         for rows in _chunks(len(maps)):
             hole = holes if holes.ndim == 2 else holes[rows]
-            data = np.where(hole[..., None, :, :], 0.0, maps[rows])
-            expected = self._cut(self._expected(self._wide(data), ~self._wide(~hole)))
+            data = np.where(hole[..., None, :, :], 0.0, maps[rows] - self._about)
+            expected = self._cut(self._expected(self._wide(data), ~self._wide(~hole))) + self._about
             np.copyto(filled[rows], expected, where=hole[..., None, :, :], casting="same_kind")
         return filled
 

@@ -22,6 +22,10 @@ from skyweave.flat.taper import cosine_taper
 COLUMNS = ("run", "split", "field", "method", "statistic", "ell", "value", "error", "n", "case")
 #: Columns of `confusion`.
 CONFUSION = ("run", "split", "field", "method", "case", "true", "found", "share", "n")
+#: Beginning of the name of a shift in maps of one class, before the class's value.
+CLASS_SHIFT = "class_shift_"
+#: Beginning of the name of how many areas a class's maps are from.
+CLASS_AREAS = "class_areas_"
 #: Name under which the whole maps stand beside the methods that filled them.
 TRUTH = "truth"
 
@@ -213,9 +217,14 @@ def index_metrics(
     share of maps that are put in their own class; `estimate_bias`, mean of the estimate less the
     true value; `estimate_scatter`, standard deviation of that; `estimate_sigma`, mean error by
     Fisher's information; and of methods `estimate_shift`, mean of the estimate less that of the
-    same map when whole, and `shift_scatter`, standard deviation of that. Errors come from the
-    scatter over maps, over whole `areas` (n,) where several patches are cut from one. The second
-    table (`CONFUSION`) has, for each true class, the share of its n maps put into each.
+    same map when whole, and `shift_scatter`, standard deviation of that. Shifts of opposite sign
+    cancel in a mean over all classes: `class_shift_{value}` is that over one class's n maps, which
+    are from `class_areas_{value}` areas, and
+    `shift_slope` the slope of the shift on the true value, of two classes or more. Errors come from
+    the scatter over maps, over whole `areas` (n,) where several patches are cut from one: patches
+    of one area are not independent. They are NaN with one area alone, that of a slope where a class
+    has one alone. The second table (`CONFUSION`) has, for each true class, the share of its n maps
+    put into each.
     Raises `UserError` for a value that is none of the classes and as `BandPowers`.
     """
     values = np.asarray(values, float)
@@ -231,22 +240,44 @@ def index_metrics(
         features = learned.powers(maps)
         found = learned.classifier.predict(features)
         estimate, sigma = learned.likelihood.estimate(features)
+        count = len(values)
         statistics = {
-            "accuracy": _mean(found == values, groups),
-            "estimate_bias": _mean(estimate - values, groups),
-            "estimate_scatter": _scatter(estimate - values, groups),
-            "estimate_sigma": _mean(sigma, groups),
+            "accuracy": (*_mean(found == values, groups), count),
+            "estimate_bias": (*_mean(estimate - values, groups), count),
+            "estimate_scatter": (*_scatter(estimate - values, groups), count),
+            "estimate_sigma": (*_mean(sigma, groups), count),
         }
         if method == TRUTH:
             whole = estimate
         else:
-            statistics["estimate_shift"] = _mean(estimate - whole, groups)
-            statistics["shift_scatter"] = _scatter(estimate - whole, groups)
-        for name, (value, error) in statistics.items():
-            rows.append((run, split, field, method, name, np.nan, value, error, len(values), case))
+            statistics |= _shifts(estimate - whole, values, groups)
+        for name, (value, error, n) in statistics.items():
+            rows.append((run, split, field, method, name, np.nan, value, error, n, case))
         for (true, one), (share, count) in _confusion(learned.classifier, values, found).items():
             shares.append((run, split, field, method, case, true, one, share, count))
     return pd.DataFrame(rows, columns=COLUMNS), pd.DataFrame(shares, columns=CONFUSION)
+
+
+def _shifts(
+    shift: np.ndarray, values: np.ndarray, groups: np.ndarray
+) -> dict[str, tuple[float, float, int]]:
+    """Value, error and number of maps of the statistics of shifts (n,) of maps of true values."""
+    found = {
+        "estimate_shift": (*_mean(shift, groups), len(shift)),
+        "shift_scatter": (*_scatter(shift, groups), len(shift)),
+    }
+    classes, sizes = np.unique(values, return_counts=True)
+    means = [_mean(shift[values == one], groups[values == one]) for one in classes]
+    for one, mean, size in zip(classes, means, sizes, strict=True):
+        found[f"{CLASS_SHIFT}{one:g}"] = (*mean, int(size))
+        found[f"{CLASS_AREAS}{one:g}"] = (np.unique(groups[values == one]).size, np.nan, int(size))
+    if classes.size > 1:
+        # Least squares weigh the classes' means, whose errors are independent: an area has a value.
+        weights = sizes * (classes - values.mean()) / np.sum((values - values.mean()) ** 2)
+        shifts, errors = np.transpose(means)
+        slope, error = weights @ shifts, np.linalg.norm(weights * errors)
+        found["shift_slope"] = (float(slope), float(error), len(shift))
+    return found
 
 
 def _mean(numbers: np.ndarray, groups: np.ndarray) -> tuple[float, float]:

@@ -4,10 +4,13 @@ A hole is a boolean array (y, x), True where the map is missing. None is empty, 
 nothing of a patch.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
+from skyweave.config.base import Split
 from skyweave.config.inpainting import Holes
 from skyweave.errors import UserError
 
@@ -19,6 +22,9 @@ _SIZES = {
 }
 #: Least half width, pixels: a narrower line would fall apart.
 _LEAST = 0.75
+
+#: Parts of a split, in the order in which they share pieces of a mask.
+_PARTS = ("train", "validation", "test")
 
 
 def random_holes(
@@ -65,11 +71,23 @@ class HoleSource:
     """Draws holes (y, x) of patches of `pixels` pixels a side as `settings` says.
 
     `cut` holds the pieces (n, y, x) of a mask of the sky, True where it is missing, that `kind:
-    sky` needs: each is turned by quarters and mirrored at random. Raises `UserError` for discs
-    that leave nothing of a patch, and for pieces that are missing or do not fit.
+    sky` needs: each is turned by quarters and mirrored at random. With a `part` (train,
+    validation, test) only its own pieces are drawn from, as many as its share of them; `shares`
+    may be counts, None are those of a split by default. Raises `UserError` for discs that leave
+    nothing of a patch, and for pieces that are missing, do not fit or are too few to be shared.
     """
 
-    def __init__(self, settings: Holes, pixels: int, cut: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        settings: Holes,
+        pixels: int,
+        cut: np.ndarray | None = None,
+        *,
+        part: str | None = None,
+        shares: Mapping[str, float] | None = None,
+    ) -> None:
+        if part is not None and part not in _PARTS:
+            raise UserError("part", f"one of {', '.join(_PARTS)}", repr(part))
         self.settings, self.pixels, self.cut = settings, int(pixels), None
         if settings.kind == "disc" and disc(pixels, settings.radius[1]).all():
             corner = (pixels - 1) / 2**0.5
@@ -80,12 +98,27 @@ class HoleSource:
             )
         if settings.kind == "sky":
             self.cut = _checked(cut, self.pixels)
+            if part is not None:
+                self.cut = self.cut[_slice(len(self.cut), part, shares or Split().model_dump())]
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the pieces that are drawn from, hexadecimal; empty where there are none."""
+        return "" if self.cut is None else hashlib.sha256(self.cut.tobytes()).hexdigest()
+
+    def numbered(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """A hole (y, x) of piece `index`, again from the first behind the last.
+
+        The generator turns and mirrors it; without pieces, it decides all.
+        """
+        if self.cut is None:
+            return self(rng)
+        return _turned(self.cut[index % len(self.cut)], rng)
 
     def __call__(self, rng: np.random.Generator) -> np.ndarray:
         """A hole (y, x); the generator decides all of it."""
         if self.cut is not None:
-            piece = np.rot90(self.cut[rng.integers(len(self.cut))], int(rng.integers(4)))
-            return (piece.T if rng.integers(2) else piece).copy()
+            return _turned(self.cut[rng.integers(len(self.cut))], rng)
         if self.settings.kind == "random":
             return random_holes(self.pixels, self.settings.area, rng, self.settings.shapes)
         radius = rng.uniform(*self.settings.radius)
@@ -114,6 +147,24 @@ def _shape(
     if kind == "line":
         return window, np.maximum(np.abs(along), np.abs(across))
     return window, np.hypot(along, across)
+
+
+def _turned(piece: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A piece (y, x) turned by quarters and mirrored at random."""
+    piece = np.rot90(piece, int(rng.integers(4)))
+    return (piece.T if rng.integers(2) else piece).copy()
+
+
+def _slice(count: int, part: str, shares: Mapping[str, float]) -> slice:
+    """The part's own of so many pieces, one at least."""
+    if count < len(_PARTS):
+        raise UserError("holes.count", f"at least a piece for each of {', '.join(_PARTS)}", count)
+    ends = np.cumsum([shares.get(name, 0) for name in _PARTS])
+    first, second = np.rint(count * ends[:2] / ends[2]).astype(int)
+    first = min(max(first, 1), count - 2)
+    second = min(max(second, first + 1), count - 1)
+    place = _PARTS.index(part)
+    return slice((0, first, second)[place], (first, second, count)[place])
 
 
 def _checked(cut: np.ndarray | None, pixels: int) -> np.ndarray:

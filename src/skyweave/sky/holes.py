@@ -84,18 +84,18 @@ class Tiling:
         ]
         self._vectors = unit_vector(table["lon"].to_numpy(), table["lat"].to_numpy())
 
-    def holding(self, region: Region, inner: float) -> Iterator[Tile]:
+    def holding(self, region: Region, inner: float, *, own: bool = False) -> Iterator[Tile]:
         """Tiles on which a region lies wholly within |x|, |y| <= `inner` (radians), best first.
 
         Those of the layout, the one that it is most central on before others; last a tile of the
-        region's own, centred on it.
+        region's own, centred on it; with `own` no other.
         """
         if np.radians(region.radius_deg) > 2 * inner:
             return  # larger than the square, whose half diagonal is 1.4 of `inner`
         lon, lat = region.centre
         nearest = np.argsort(-(self._vectors @ unit_vector(lon, lat)), kind="stable")[:_NEAREST]
         near = (self._tiles[i] for i in nearest)
-        found = [(region.extent(tile.lon, tile.lat), tile) for tile in near]
+        found = [(region.extent(tile.lon, tile.lat), tile) for tile in near if not own]
         found = sorted((one for one in found if one[0] <= inner), key=lambda one: one[0])
         yield from (tile for _, tile in found)
         if region.extent(lon, lat) <= inner:

@@ -4,7 +4,9 @@ Tables have columns `statistic`, `ell` (not a number where there is none), `valu
 profiles have `x` in place of `ell`. Errors are delete-one
 jackknife over the n patches that tell of a statistic: those with holes, of what is in holes. On the
 same patches truth and filled maps are left out together, so that what the sky scatters in both
-cancels. Values are in units of the field's rms, that of the true maps around their mean.
+cancels. Patches are taken as independent of each other. Crops of one map are slightly not, as they
+share its largest waves and may overlap: errors are then a little small. Values are in units of the
+field's rms, that of the true maps around their mean.
 """
 
 from collections.abc import Callable, Iterable
@@ -134,6 +136,25 @@ def ratio_rows(
     return table([(statistic, np.nan, value, error, len(both))])
 
 
+def spread_rows(
+    holed: Holed, filled: np.ndarray, other: np.ndarray, statistic: str
+) -> pd.DataFrame:
+    """The standard deviation in holes of maps (n, y, x) over that of others, on the same patches.
+
+    It is that of the pixels of all holes together, as in `value_rows`. Both lose a patch together,
+    so that the error lacks what they share.
+    """
+    places, patch = holed.inside
+    sums = [np.bincount(patch, minlength=len(filled))]
+    for maps in (filled, other):
+        values = holed.units(holed.check(maps), places)
+        sums += [np.bincount(patch, x, len(filled)) for x in (values, values * values)]
+    both = np.stack(sums, axis=1)
+    both = both[both[:, 0] > 0]
+    value, error = _jackknife(both, _spread_ratio)
+    return table([(statistic, np.nan, value, error, len(both))])
+
+
 def error_sums(holed: Holed, filled: np.ndarray) -> tuple[np.ndarray, float]:
     """Number, sum of |d| and of d² (n, 2, 3) of the pixels in holes and seen; largest |d| seen."""
     holed.check(filled)
@@ -239,6 +260,12 @@ def _jackknife(
 def _std(mean: np.ndarray) -> np.ndarray:
     """Means of a value and its square on the last axis to the standard deviation."""
     return np.sqrt(np.maximum(mean[..., 1] - mean[..., 0] ** 2, 0))
+
+
+def _spread_ratio(mean: np.ndarray) -> np.ndarray:
+    """Number and sums of a value and its square, of maps and of others, to the ratio of std."""
+    of = mean[..., 1:] / mean[..., :1]
+    return _std(of[..., :2]) / _std(of[..., 2:])
 
 
 def _relative(mean: np.ndarray) -> np.ndarray:

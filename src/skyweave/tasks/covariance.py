@@ -10,6 +10,7 @@ from skyweave.config import Channel, Effects, Grid
 from skyweave.data.shards import ShardSet
 from skyweave.data.split import members, read_split
 from skyweave.errors import UserError
+from skyweave.flat.covariance import Covariance
 from skyweave.flat.fourier import Bins, bin_power, forward, power
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import rotate_to_eb
@@ -20,12 +21,15 @@ from skyweave.simulation.noise import hits_scale, noise_cl, read_hits
 from skyweave.simulation.spectra import SpectraTable
 from skyweave.simulation.theory import lensed
 from skyweave.statistics.flat_spectra import CHUNK
-from skyweave.statistics.tables import write_table
+from skyweave.statistics.tables import read_table, write_table
 
 #: Auto- and cross-spectra of T, E and B that parity leaves.
 SPECTRA = ("tt", "te", "ee", "bb")
 #: Columns of the file.
 COLUMNS = ("ell", *SPECTRA)
+
+#: Most sets of parameters whose covariances are kept one by one.
+CLASSES = 32
 
 #: Share of the side over which maps without a taper get one before their power is measured.
 _APODIZED = 1 / 4
@@ -40,9 +44,34 @@ def write_covariance(
     channel: Channel | None,
     hfi: str | Path | None = None,
 ) -> None:
-    """Write `covariance` of a simulated dataset, whose spectra are the tables of `spectra`."""
+    """Write `covariance` of a simulated dataset, whose spectra are the tables of `spectra`.
+
+    Where there are several, but no more than `CLASSES`, those of each stand behind their mean, in
+    columns ``tt_0``, …, by the number of the table.
+    """
+
+    def found(tables: Sequence[SpectraTable]) -> pd.DataFrame:
+        return covariance(tables, grid=grid, effects=effects, channel=channel, hfi=hfi)
+
     tables = [SpectraTable.read(table) for table in spectra]
-    write_table(path, covariance(tables, grid=grid, effects=effects, channel=channel, hfi=hfi))
+    columns = [found(tables)]
+    if 1 < len(tables) <= CLASSES:
+        each = (found([table]).drop(columns="ell") for table in tables)
+        columns += [own.add_suffix(f"_{number}") for number, own in enumerate(each)]
+    write_table(path, pd.concat(columns, axis=1))
+
+
+def read_covariance(path: str | Path) -> tuple[Covariance, list[Covariance]]:
+    """The mean model of a file of spectra, and those of each set of parameters, if it has them."""
+    table = read_table(path)
+    if not set(COLUMNS) <= set(table):
+        raise UserError(path, f"columns {', '.join(COLUMNS)}", ", ".join(map(str, table)))
+    ell, count = table["ell"].to_numpy(float), (len(table.columns) - 1) // len(SPECTRA) - 1
+
+    def model(ending: str) -> Covariance:
+        return Covariance(ell, {name: table[name + ending].to_numpy(float) for name in SPECTRA})
+
+    return model(""), [model(f"_{number}") for number in range(count)]
 
 
 def covariance(
@@ -139,10 +168,16 @@ def measure_covariance(
     corner = np.sqrt(2) * grid.ell_nyquist
     bins = Bins.linear(grid.ell_fundamental / 2, corner, grid.ell_fundamental)
     weight, kept = _taper(maps, grid)
+    # Under a taper what fields are on average, less than any wave, would be in the lowest bands.
+    carried = isinstance(weight, float)
+    means = {
+        s: 0.0 if carried else maps.read(f"{s}_{channel}", train).mean(dtype=float) for s in stokes
+    }
     bands = {name: np.zeros(bins.count) for name in SPECTRA}
     for start in range(0, len(train), CHUNK):
         some = train[start : start + CHUNK]
-        seen = {s: maps.read(f"{s}_{channel}", some).astype(float) * weight for s in stokes}
+        read = {s: maps.read(f"{s}_{channel}", some).astype(float) for s in stokes}
+        seen = {s: (values - means[s]) * weight for s, values in read.items()}
         for name, found in _powers(seen, grid, bins).items():
             bands[name] += found.sum(axis=0) / len(train) / kept
     maps.close()

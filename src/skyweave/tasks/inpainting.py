@@ -1,6 +1,6 @@
 """Inpainting: holes of maps filled by a network, beside the optimum for a Gaussian sky."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,16 @@ from skyweave.data.hole_feed import HoleFeed
 from skyweave.data.joined import open_maps
 from skyweave.data.predictions import write_predictions
 from skyweave.data.shards import ShardSet
-from skyweave.data.split import members, read_split
+from skyweave.data.split import SPLITS, members, read_split
 from skyweave.errors import UserError
 from skyweave.estimators.constrained import Constrained
 from skyweave.estimators.diffusive import diffuse
+from skyweave.files import sha256
 from skyweave.flat.covariance import Covariance
 from skyweave.flat.grid import PatchGrid
 from skyweave.images.holes import HoleSource, disc
 from skyweave.statistics.flat_spectra import default_bins
-from skyweave.statistics.tables import read_table
+from skyweave.tasks.covariance import read_covariance
 from skyweave.tasks.methods import taper_deg
 from skyweave.tasks.recipe import Recipe
 from skyweave.tasks.sky_holes import read_holes
@@ -58,17 +59,26 @@ def recipe(
     `files` are the `covariance` of the maps, `features`, the weights of VGG16, where losses look at
     them, and `holes`, pieces of a mask, where these are its holes.
     """
-    source = HoleSource(run.holes, maps.pixels, _pieces(files))
-    covariance = _covariance(files["covariance"])
+    pieces = _pieces(files)
+    shares = None if pieces is None else _shares(parts)
+    sources = {
+        part: HoleSource(run.holes, maps.pixels, pieces, part=part, shares=shares)
+        for part in ("train", "validation")
+    }
+    covariance, _ = read_covariance(files["covariance"])
     alike = {f"start_{field}": field for field in run.fields if run.network.start != "none"}
 
-    def feed(feed: "BatchFeed", scales: "Normalization") -> HoleFeed:
+    told: dict[str, Any] = {"holes": run.holes.model_dump(mode="json"), "start": run.network.start}
+    if run.network.start == "constrained":
+        told["covariance"] = sha256(files["covariance"])
+
+    def feed(feed: "BatchFeed", part: str, scales: "Normalization") -> HoleFeed:
         return HoleFeed(
             feed,
-            source,
-            start=_normalized(_starting(run, maps, covariance), run.fields, scales),
+            sources[part],
+            start=_normalized(_starting(run, maps, parts, covariance), run.fields, scales),
             warm_epochs=run.training.warm_epochs,
-            told={"holes": run.holes.model_dump(mode="json"), "start": run.network.start},
+            told=told,
         )
 
     return Recipe(
@@ -82,7 +92,8 @@ def recipe(
         known={
             "covariance": covariance.to_dict(),
             "periodic": _periodic(maps),
-            "hole_limit": _limit(source, maps, seed, name),
+            "mean": _means(maps, run.fields, members(parts, "train")),
+            "hole_limit": _limit(run, sources["train"], maps, seed, name),
         },
         further=("seen",),
         alike=alike,
@@ -94,11 +105,9 @@ def _no_score(network: "TrainedNetwork") -> pd.DataFrame:
     raise AssertionError("epochs of an inpainting are compared by their loss")
 
 
-def _covariance(path: str | Path) -> Covariance:
-    """Of a table of spectra by `tasks.covariance`."""
-    table = read_table(path)
-    cl = {str(name): table[name].to_numpy(float) for name in table if name != "ell"}
-    return Covariance(table["ell"].to_numpy(float), cl)
+def _shares(parts: pd.DataFrame) -> dict[str, float]:
+    """Share of the realizations in each part of the split."""
+    return {part: float((parts["split"] == part).mean()) for part in SPLITS}
 
 
 def _pieces(files: Mapping[str, str | Path]) -> np.ndarray | None:
@@ -133,16 +142,25 @@ def _method(
 
 
 def _starting(
-    run: InpaintingRun, maps: ShardSet, covariance: Covariance
+    run: InpaintingRun, maps: ShardSet, parts: pd.DataFrame, covariance: Covariance
 ) -> Callable[[np.ndarray, np.ndarray], np.ndarray] | None:
     """What fills maps (n, f, y, x), in their units, before the network does."""
     if run.network.start == "none":
         return None
-    return diffuse if run.network.start == "diffusive" else _optimum(maps, covariance, run.fields)
+    if run.network.start == "diffusive":
+        return diffuse
+    means = _means(maps, run.fields, members(parts, "train"))
+    periodic = _periodic(maps)
+    return Constrained(covariance, maps.grid, run.fields, periodic=periodic, mean=means).mean
 
 
-def _limit(source: HoleSource, maps: ShardSet, seed: int, name: str) -> dict[str, float]:
-    """The largest holes that the network learns: radius of a disc, degrees, and missing share."""
+def _limit(
+    run: InpaintingRun, source: HoleSource, maps: ShardSet, seed: int, name: str
+) -> dict[str, float | bool]:
+    """The largest holes that the network learns: radius of a disc, degrees, and missing share.
+
+    And whether all of them lay in the middle.
+    """
     from scipy.ndimage import distance_transform_edt
 
     drawn = [source(seeds.generator(seed, name, "limit", i)) for i in range(_LOOKED_AT)]
@@ -150,6 +168,7 @@ def _limit(source: HoleSource, maps: ShardSet, seed: int, name: str) -> dict[str
     return {
         "radius_deg": radius * maps.size_deg / maps.pixels,
         "area": max(float(hole.mean()) for hole in drawn),
+        "centred": run.holes.kind == "disc" and run.holes.centred,
     }
 
 
@@ -169,7 +188,8 @@ class Filler:
             Covariance.from_dict(card.data["covariance"]),
             PatchGrid(card.size_deg, card.pixels),
             card.outputs,
-            periodic=card.data["periodic"],
+            periodic=card.data.get("periodic", False),
+            mean=card.data.get("mean"),
         )
 
     def mean(self, maps: np.ndarray, holes: np.ndarray) -> np.ndarray:
@@ -178,26 +198,32 @@ class Filler:
 
     def fluctuation(self, holes: np.ndarray, keys: Sequence[Key]) -> np.ndarray:
         """What skies have in the holes beside the mean (n, f, y, x): a draw for each of `keys`."""
-        seed = self.network.card.seed
-        rngs = [seeds.generator(seed, "fluctuation", *key) for key in keys]
-        return self.optimum.fluctuation(holes, rngs)
+        return self.optimum.fluctuation(holes, fluctuations(self.network.card.seed, keys))
 
     def all(
-        self, maps: np.ndarray, holes: np.ndarray, keys: Sequence[Key]
+        self,
+        maps: np.ndarray,
+        holes: np.ndarray,
+        keys: Sequence[Key],
+        optimum: Constrained | None = None,
     ) -> dict[str, np.ndarray]:
         """Maps (n, f, y, x) filled in each way, float32, seen pixels as they are.
 
         `prediction` by the network, `sampled` with the fluctuations that it leaves out; of these
         the methods `diffusive`, `constrained` (mean) and `realization`. `raw` is what the network
-        says of all pixels. Holes are (n, y, x) or, where maps share one, (y, x).
+        says of all pixels. Holes are (n, y, x) or, where maps share one, (y, x). `optimum` is that
+        of these maps, where more is known of them than the network was told.
         """
-        covered = _covered(holes)
+        covered, seed = _covered(holes), self.network.card.seed
         found = {"diffusive": diffuse(maps, holes), "constrained": self.optimum.mean(maps, holes)}
         found["raw"] = self._raw(maps, holes, found.get(self._starts))
         left_out = self.fluctuation(holes, keys)
         found["prediction"] = np.where(covered, found["raw"], maps)
-        found["realization"] = np.where(covered, found["constrained"] + left_out, maps)
         found["sampled"] = np.where(covered, found["raw"] + left_out, maps)
+        if optimum is not None:
+            found["constrained"] = optimum.mean(maps, holes)
+            left_out = optimum.fluctuation(holes, fluctuations(seed, keys))
+        found["realization"] = np.where(covered, found["constrained"] + left_out, maps)
         return {name: values.astype(np.float32) for name, values in found.items()}
 
     @property
@@ -225,6 +251,11 @@ class Filler:
         channels["seen"] = np.broadcast_to(seen, (len(maps), *seen.shape[-2:]))
         found = predict(self.network, channels)
         return np.stack([found[field] for field in card.outputs], axis=1)
+
+
+def fluctuations(seed: int, keys: Sequence[Key]) -> list[np.random.Generator]:
+    """What the fluctuations of maps of these keys are drawn by."""
+    return [seeds.generator(seed, "fluctuation", *key) for key in keys]
 
 
 def _covered(holes: np.ndarray) -> np.ndarray:
@@ -269,37 +300,46 @@ def inpaint_run(
     split: str | Path,
     out: str | Path,
     threads: int,
+    covariance: str | Path,
     pieces: str | Path | None = None,
 ) -> None:
     """Fill test maps with holes of each kind; one file of `data.predictions` a kind in `out`.
 
     Groups: `seen` (1 where the map was), `truth`, `prediction`, `raw` and `estimates/{method}`, in
-    the fields' units. `pieces` are the holes of a run whose holes are a sky's.
+    the fields' units. The optimum of a map knows the parameters that it was drawn with, where the
+    file `covariance` has them one by one. `pieces` are the holes of a run whose holes are a sky's.
     """
     from skyweave.networks.card import load_network
     from skyweave.training.runtime import prepare
 
     prepare(0, threads)
     filler, maps = Filler(load_network(Path(network).parent)), open_maps(shards)
-    numbers = _spread(members(read_split(split), "test"), run.patches)
-    source = HoleSource(run.holes, maps.pixels, None if pieces is None else read_holes(pieces))
+    parts = read_split(split)
+    numbers = _spread(members(parts, "test"), run.patches)
+    cut = None if pieces is None else read_holes(pieces)
+    shares = None if cut is None else _shares(parts)
+    source = HoleSource(run.holes, maps.pixels, cut, part="test", shares=shares)
     truth = np.stack([maps.read(field, numbers) for field in run.fields], axis=1)
-    seed, units = filler.network.card.seed, {field: maps.units[field] for field in run.fields}
+    units = {field: maps.units[field] for field in run.fields}
+    card, (_, models) = filler.network.card, read_covariance(covariance)
+    optima = [
+        Constrained(model, maps.grid, run.fields, periodic=_periodic(maps)) for model in models
+    ]
+    points = _labels(maps, "point", numbers).astype(int) if models else np.zeros(len(numbers), int)
     for case in cases(run):
         if case == OWN:
-            drawn = (seeds.generator(seed, run.dataset, "test holes", int(n)) for n in numbers)
-            holes = np.stack([source(rng) for rng in drawn])
+            drawn = (seeds.generator(card.seed, run.dataset, "test holes", int(n)) for n in numbers)
+            holes = np.stack([source.numbered(i, rng) for i, rng in enumerate(drawn)])
         else:
-            # One hole of all maps is one matrix of the optimum.
+            # One hole of all maps may be one matrix of the optimum.
             holes = disc(maps.pixels, float(case.removeprefix(DISC)))
-        found: dict[str, list[np.ndarray]] = {}
-        for start in range(0, len(numbers), _CHUNK):
-            rows = slice(start, start + _CHUNK)
+        found: dict[str, np.ndarray] = {}
+        for rows in _alike(points):
             keys = [(run.dataset, case, int(number)) for number in numbers[rows]]
             hole = holes[rows] if case == OWN else holes
-            for name, values in filler.all(truth[rows], hole, keys).items():
-                found.setdefault(name, []).append(values)
-        groups = {name: np.concatenate(values) for name, values in found.items()}
+            optimum = optima[points[rows[0]]] if optima else None
+            for name, values in filler.all(truth[rows], hole, keys, optimum).items():
+                found.setdefault(name, np.empty(truth.shape, np.float32))[rows] = values
         write_predictions(
             Path(out) / f"{case}.h5",
             {
@@ -309,7 +349,7 @@ def inpaint_run(
                     name if name in ("prediction", "raw") else f"estimates/{name}": _by_field(
                         values, run.fields
                     )
-                    for name, values in groups.items()
+                    for name, values in found.items()
                 },
             },
             realizations=numbers,
@@ -317,6 +357,18 @@ def inpaint_run(
             size_deg=maps.size_deg,
             taper_deg=taper_deg(maps),
         )
+
+
+def _alike(points: np.ndarray) -> Iterator[np.ndarray]:
+    """Rows of maps of the same point, some at a time."""
+    for point in np.unique(points):
+        rows = np.flatnonzero(points == point)
+        yield from (rows[start : start + _CHUNK] for start in range(0, rows.size, _CHUNK))
+
+
+def _labels(maps: ShardSet, name: str, numbers: np.ndarray) -> np.ndarray:
+    """A label of some realizations."""
+    return pd.Series(maps.labels[name], index=maps.realizations)[numbers].to_numpy()
 
 
 def _spread(numbers: np.ndarray, most: int) -> np.ndarray:
@@ -328,11 +380,11 @@ def _by_field(values: np.ndarray, fields: Sequence[str]) -> dict[str, np.ndarray
     return {field: values[:, place] for place, field in enumerate(fields)}
 
 
-def _optimum(
-    maps: ShardSet, covariance: Covariance, fields: Sequence[str]
-) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """The mean of a Gaussian sky given what is seen of maps, in their units."""
-    return Constrained(covariance, maps.grid, fields, periodic=_periodic(maps)).mean
+def _means(maps: ShardSet, fields: Sequence[str], numbers: np.ndarray) -> list[float]:
+    """What fields are on average: 0 of simulated ones, of others as the training set has it."""
+    if "spectra" in maps.provenance:
+        return [0.0 for _ in fields]
+    return [float(maps.read(field, numbers).mean(dtype=float)) for field in fields]
 
 
 def _periodic(maps: ShardSet) -> bool:

@@ -1,4 +1,8 @@
-"""What a network that fills holes is worth, beside the Gaussian optimum and a smooth surface."""
+"""What a network that fills holes is worth, beside the Gaussian optimum and a smooth surface.
+
+Errors of what is read off the maps, as their errors, power and law, take patches as independent,
+which crops of one map are only nearly. Those of a spectral index go by whole areas.
+"""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,12 +21,20 @@ from skyweave.statistics.inpainting import (
     edge_rows,
     error_rows,
     ratio_rows,
+    spread_rows,
     truth_rows,
     value_rows,
 )
 from skyweave.statistics.inpainting_spectra import Shapes, masked_rows, power_rows
 from skyweave.statistics.namaster import Workspaces
-from skyweave.tasks.inpainting_verdicts import CONSTRAINED, DIFFUSIVE, inpainting_verdicts
+from skyweave.tasks.inpainting_verdicts import (
+    CONSTRAINED,
+    DIFFUSIVE,
+    REALIZATION,
+    SAMPLED,
+    SPREAD_RATIO,
+    inpainting_verdicts,
+)
 
 #: Methods that are no estimates: the true maps; the network before seen pixels are copied; and what
 #: was seen alone.
@@ -102,6 +114,9 @@ def _field(
         if DIFFUSIVE in others and method == NETWORK:
             ratio = ratio_rows(holed, maps, others[DIFFUSIVE], "error_ratio_diffusive")
             metrics[method].append(ratio)
+        if REALIZATION in methods and method == SAMPLED:
+            control = found.estimate(field, REALIZATION)
+            metrics[method].append(spread_rows(holed, maps, control, SPREAD_RATIO))
     return _by_method(metrics), _by_method(curves)
 
 

@@ -45,7 +45,8 @@ def _lines(card: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     yield "patch", f"{side:g} deg, {pixels} x {pixels} pixels of {each}"
     if holes:
         largest = f"{holes['radius_deg']:.3g} deg in radius, {100 * holes['area']:.3g} % of a patch"
-        yield "fills", f"holes of up to {largest}"
+        alone = ", alone in its middle" if holes.get("centred") else ""
+        yield "fills", f"holes of up to {largest}{alone}"
     if "taper_deg" in effects:
         yield "taper", f"cosine over {effects['taper_deg']:g} deg at each edge, on all maps"
     yield "Q and U", "angles from +x (along a row) towards +y (the next row)"

@@ -46,8 +46,8 @@ class Recipe:
     further: Sequence[str] = ()
     #: The fields that some of these are scaled as; the others are not scaled.
     alike: Mapping[str, str] = field(default_factory=dict)
-    #: What is fed, where it is not the maps as they are.
-    feed: Callable[["BatchFeed", "Normalization"], "Feed"] | None = None
+    #: What is fed of a part of the split, where it is not the maps as they are.
+    feed: Callable[["BatchFeed", str, "Normalization"], "Feed"] | None = None
     #: Whether fields are scaled to mean 0 and deviation 1.
     normalize: bool = True
     #: What tells this training from others of the same network and method.

@@ -1,7 +1,6 @@
 """Holes as the sky has them: pieces of a real map's mask and of its point sources."""
 
 import json
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from skyweave.seeds import generator
 from skyweave.sky.places import mask_patch, uniform_directions
 from skyweave.sky.projection import patch_vectors, unit_vector
 from skyweave.sky.sources import read_catalogue
+from skyweave.sky.user_mask import read_seen
 
 #: Directions drawn at once, and the most of them for each piece that is wanted.
 _BATCH, _MOST_DRAWS = 1000, 200
@@ -36,20 +36,21 @@ def cut_holes(
     area: float,
     seed: int,
     name: str,
+    inside: float = 0.0,
 ) -> None:
     """Write `count` holes (y, x) cut from a `mask` of the sky at directions uniform on the sphere.
 
     The mask is a HEALPix FITS file in Galactic coordinates, of any nside, 0 where the sky is
-    missing; pixels without data are missing too. Of the table `sources`, with columns lon and lat
+    missing (`sky.user_mask`). Of the table `sources`, with columns lon and lat
     (degrees), discs of `source_radius_arcmin`, or of its column radius (arcmin) where it has one,
     but of at least 3 pixels of the patch, are missing as well. Patches of `pixels` pixels
-    and `size_deg` a side are kept of which some is missing, and no more than the share `area`.
-    `name` is that of the run.
+    and `size_deg` a side are kept of which some is missing, no more than the share `area`, and
+    nothing within the share `inside` of the side from an edge. `name` is that of the run.
 
     Raises `UserError` for a mask that cannot be read, or that sees all or nothing, and when too
     few patches are found.
     """
-    seen, grid = read_sky(mask), PatchGrid(size_deg, pixels)
+    seen, grid = read_seen(mask), PatchGrid(size_deg, pixels)
     sky = _Sky(seen, grid, *_discs(sources, source_radius_arcmin, grid))
     if seen.all() and not sky.radius.size:
         raise UserError(mask, "a mask with holes (0)", "all of the sky seen")
@@ -60,16 +61,18 @@ def cut_holes(
     while len(holes) < count and drawn < most:
         for lon, lat in zip(*uniform_directions(rng, _BATCH), strict=True):
             drawn += 1
-            if sky.mixed(lon, lat) and 0 < (hole := sky.hole(lon, lat)).mean() <= area:
+            hole = sky.hole(lon, lat) if sky.mixed(lon, lat) else None
+            if hole is not None and 0 < hole.mean() <= area and _clear(hole, inside):
                 holes.append(hole)
                 centres.append((float(lon), float(lat)))
             if len(holes) == count or drawn == most:
                 break
     if len(holes) < count:
+        beside = f", none of it within {inside:g} of an edge: `holes.margin`" if inside else ""
         raise UserError(
             f"runs.{name}.holes.count",
             f"pieces that the mask has ({count} of {size_deg:g} deg, of which up to {area:g} is "
-            "missing: `holes.area`)",
+            f"missing: `holes.area`{beside})",
             f"{len(holes)} at {drawn} places ({1 - seen.mean():.3g} of the sky is missing)",
         )
     provenance = {
@@ -79,6 +82,7 @@ def cut_holes(
         "sources": None if sources is None else sha256(sources),
         "source_radius_arcmin": source_radius_arcmin,
         "area": area,
+        "inside": inside,
         "places_drawn": drawn,
         "versions": versions("numpy", "healpy"),
     }
@@ -97,40 +101,12 @@ def read_holes(path: str | Path) -> np.ndarray:
         raise UserError(path, what, f"an unreadable file ({error})") from None
 
 
-def read_sky(path: str | Path) -> np.ndarray:
-    """Where a HEALPix FITS mask sees the sky: RING (npix,) bool, Galactic.
-
-    It is missing where the first column is 0, or has no data. Raises `UserError` for a file that
-    is missing, none of HEALPix or not Galactic, and for a mask without anything seen.
-    """
-    import healpy
-    from astropy.io import fits
-
-    what = "a HEALPix FITS file"
-    if not Path(path).is_file():
-        raise UserError(path, what, "no file")
-    try:
-        with warnings.catch_warnings():
-            # Of headers without a card that nothing here depends on.
-            warnings.simplefilter("ignore")
-            values, cards = healpy.read_map(path, field=0, h=True, dtype=np.float32)
-    except (
-        *(OSError, IndexError, KeyError, TypeError, ValueError, AttributeError),
-        fits.VerifyError,
-    ) as error:
-        found = f"an unreadable file ({' '.join(str(error).split())})"
-        raise UserError(path, what, found) from None
-    header = dict(cards)
-    if "ORDERING" not in header or not healpy.isnpixok(values.size):
-        raise UserError(path, what, "a FITS file without ORDERING, or 12 nside² pixels")
-    frame = str(header.get("COORDSYS", "G")).strip().upper()
-    if not frame.startswith("G"):
-        raise UserError(path, "Galactic coordinates (COORDSYS)", frame)
-    # HEALPix marks pixels without data by a large negative number.
-    seen = values > 0
-    if not seen.any():
-        raise UserError(path, "a mask that sees some of the sky (above 0)", "0 everywhere")
-    return seen
+def _clear(hole: np.ndarray, inside: float) -> bool:
+    """Whether a hole (y, x) keeps the share `inside` of the side from each edge."""
+    # A pixel that the margin ends in belongs to it; .07 * 100 is a little more than 7.
+    edge = int(np.ceil(round(inside * len(hole), 9)))
+    inner = slice(edge, max(len(hole) - edge, edge))
+    return int(hole[inner, inner].sum()) == int(hole.sum())
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ from skyweave.sky.projection import (
 )
 from skyweave.sky.skymap import SkyMap
 from skyweave.sky.units import to_uk_cmb
+from skyweave.sky.user_mask import read_seen, table_number
 from skyweave.tasks.prediction import MOST_RMS, model_folder
 
 if TYPE_CHECKING:
@@ -52,6 +53,9 @@ _MARGIN = 1 / 8
 _TILES = 64
 #: Holes that a refusal names.
 _NAMED = 3
+
+#: What a map with too large a mean or rms may need.
+_REMOVE = " (remove the map's monopole and dipole)"
 
 _COLUMNS = {"t": INTENSITY, "q": STOKES_Q, "u": STOKES_U}
 
@@ -85,13 +89,14 @@ def inpaint_map(
     threads: int | None = None,
     command: str = "",
 ) -> None:
-    """Write the HEALPix map `source` with the pixels filled that `mask` marks with 0.
+    """Write the HEALPix map `source` with the pixels filled that `mask` does not see.
 
     `model` is the folder of an inpainting run's `network.keras` and `card.json`, or one of them;
     `out` a FITS file like `source`, in which only missing pixels of the network's T, Q and U
     differ. Pixels without a value (UNSEEN, NaN, a variance of 0) are missing too; one that is
-    missing in any of the fields is filled in all. The mask may have another nside
-    (`sky.holes.missing_at`). With `sampled` the fluctuations are added that a mean lacks.
+    missing in any of the fields is filled in all. Of the mask the first column counts, missing
+    where it is not above 0 (`sky.user_mask`); it may have another nside (`sky.holes.missing_at`).
+    With `sampled` the fluctuations are added that a mean lacks.
 
     Raises `UserError` for maps that the network was not made for, for holes that are larger than
     those it was trained on, and for an `out` that is there, without `overwrite`.
@@ -114,7 +119,7 @@ def inpaint_map(
         expected = "the network of an inpainting run"
         raise UserError(folder / "card.json", expected, f"one that gives {', '.join(card.outputs)}")
     sky, columns, iau = _read(source, card.outputs, unit)
-    missing = missing_at(_read_mask(mask), sky.nside) | sky.bad
+    missing = _missing(mask, sky.nside) | sky.bad
     if not missing.any():
         raise UserError(mask, "a mask that is 0 somewhere", "none of it")
     filler = Filler(network)
@@ -169,8 +174,8 @@ def fill_holes(
     quintic spline. So nothing is filled in beyond the tiles' own resolution. This is done twice:
     the continuation rings around the holes once the map is cut at a band limit, and the network's
     mean, which follows it, less. `source` and `mask` are named in a `UserError`: for pixels that
-    are too coarse, for maps of another rms than the training set's, and for holes that no tile can
-    take.
+    are too coarse, for maps of another mean or rms than the training set's, and for holes that no
+    tile can take.
     """
     import healpy
 
@@ -193,7 +198,7 @@ def fill_holes(
             patches = _cut(alms, 1 / pixels, places, grid)
             stack = np.stack([patches[_stokes(name)] * taper for name in card.outputs], axis=1)
             holes = np.stack([job.hole for job in part])
-            _check_rms(card, stack, holes, source)
+            _check_moments(card, stack, holes, source)
             stack = np.where(holes[:, None], 0, stack).astype(np.float32)
             found = fill(stack, holes, [job.tile.name for job in part], sampled and last)
             filled = inverse(forward(np.asarray(found, float), grid) * averaged, grid)
@@ -235,7 +240,7 @@ def place(
     regions: Sequence[Region],
     missing: np.ndarray,
     grid: PatchGrid,
-    limit: Mapping[str, float],
+    limit: Mapping[str, float | bool],
     taper_deg: float = 0.0,
     where: object = "mask",
 ) -> list[_Job]:
@@ -243,20 +248,24 @@ def place(
 
     A region's pixels keep an eighth of the tile's side, and its taper, from each edge; no larger
     disc than one of `limit["radius_deg"]` fits into it, and no more of the tile than
-    `limit["area"]` is missing. Raises `UserError` naming the first regions that have no such tile.
+    `limit["area"]` is missing. With `limit["centred"]`, of a network that knows holes in the middle
+    only, each is filled on its own tile, centred on it, and no other may lie there. Raises
+    `UserError` naming the first regions that have no such tile.
     """
-    tiles = Tiling(grid)
+    tiles, centred = Tiling(grid), bool(limit.get("centred", False))
     margin = max(_MARGIN * grid.size_deg, taper_deg)
     inner_deg = grid.size_deg / 2 - margin
     jobs: dict[tuple[str, int], _Job] = {}
     refused: list[str] = []
     for region in regions:
         reason = None
-        for tile in tiles.holding(region, np.radians(inner_deg)):
+        for tile in tiles.holding(region, np.radians(inner_deg), own=centred):
             job = jobs.get(tile.name)
             if job is None:
                 job = _Job(tile, hole_patch(missing, tile.lon, tile.lat, grid))
             reason = _too_large(job, region, grid, limit)
+            if reason is None and centred and _has_others(job, region, missing, grid):
+                reason = "with others on its tile"
             if reason is None:
                 jobs.setdefault(tile.name, job).regions.append(region)
                 break
@@ -269,15 +278,22 @@ def place(
         expected = (
             f"holes of at most {2 * inner_deg:.3g} deg, with room in them for a disc of at most "
             f"{limit['radius_deg']:.3g} deg radius, and {100 * limit['area']:.3g} % of a tile of "
-            f"{grid.size_deg:g} deg missing, as in training"
+            f"{grid.size_deg:g} deg missing{centred * ', each alone on a tile'}, as in training"
         )
-        found = f"{len(refused)} of {len(regions)} that are larger: {named}"
+        found = f"{len(refused)} of {len(regions)} that are not: {named}"
         raise UserError(where, expected, found)
     return list(jobs.values())
 
 
+def _has_others(job: _Job, region: Region, missing: np.ndarray, grid: PatchGrid) -> bool:
+    """Whether more than the region is missing on a tile."""
+    alone = np.zeros_like(missing)
+    alone[region.pixels] = True
+    return bool((job.hole & ~hole_patch(alone, job.tile.lon, job.tile.lat, grid)).any())
+
+
 def _too_large(
-    job: _Job, region: Region, grid: PatchGrid, limit: Mapping[str, float]
+    job: _Job, region: Region, grid: PatchGrid, limit: Mapping[str, float | bool]
 ) -> str | None:
     """What a tile's hole has more of than the holes of the training set, if it has."""
     # As the limit was measured: a hole ends at the tile's edges.
@@ -323,13 +339,19 @@ def _stokes(name: str) -> str:
     return name.partition("_")[0]
 
 
-def _check_rms(card: "Card", maps: np.ndarray, holes: np.ndarray, source: object) -> None:
-    """Refuse maps (n, f, y, x) whose seen pixels are brighter or fainter than the training set."""
+def _check_moments(card: "Card", maps: np.ndarray, holes: np.ndarray, source: object) -> None:
+    """Refuse maps (n, f, y, x) whose seen pixels have another mean or rms than the training set."""
     for place_, name in enumerate(card.outputs):
-        expected, found = card.normalization.moments[name][1], float(maps[:, place_][~holes].std())
-        if not expected / MOST_RMS <= found <= expected * MOST_RMS:
-            words = f"an rms within a factor {MOST_RMS:g} of {expected:.3g} uK_CMB, the network's"
-            raise UserError(f"{source}, {name}", words, f"{found:.3g} uK_CMB around holes")
+        (mean, rms), seen = card.normalization.moments[name], maps[:, place_][~holes]
+        where, most = f"{source}, {name}", MOST_RMS * rms
+        # First: with a taper a monopole makes the rms large too.
+        if not abs((found := float(seen.mean())) - mean) <= most:
+            expected = f"a mean within {most:.3g} of {mean:.3g} uK_CMB, the network's"
+            raise UserError(where, expected + _REMOVE, f"{found:.3g} uK_CMB around holes")
+        if not rms / MOST_RMS <= (found := float(seen.std())) <= most:
+            expected = f"an rms within a factor {MOST_RMS:g} of {rms:.3g} uK_CMB, the network's"
+            remove = _REMOVE if found > most else ""
+            raise UserError(where, expected + remove, f"{found:.3g} uK_CMB around holes")
 
 
 def _taper_deg(card: "Card") -> float:
@@ -393,22 +415,13 @@ def _read(
     return sky, columns, header.get("POLCCONV", "COSMO") == "IAU"
 
 
-def _read_mask(path: str | Path) -> np.ndarray:
-    """Which RING pixels (npix,) a mask of any nside calls missing: its zeros and bad pixels."""
-    names = list(_columns(path)[0])
-    if len(names) > 1:
-        raise UserError(path, "a mask of one column", ", ".join(names))
-    mask = read_map(path, 2**29, 100.0, column=names[0], unit="uK_CMB")
-    return mask.bad | (mask.intensity == 0)
-
-
 def _columns(path: str | Path) -> tuple[dict[str, str], dict[str, str]]:
     """Units of a HEALPix table's columns by name, and its cards, upper case, with the file's."""
     from astropy.io import fits
 
     try:
         with fits.open(path) as hdus:
-            table = hdus[_table(hdus)]
+            table = hdus[table_number(hdus)]
             units = {column.name: (column.unit or "").strip() for column in table.columns}
             cards = {**hdus[0].header, **table.header}
     except (OSError, TypeError, ValueError, StopIteration, fits.VerifyError) as error:
@@ -417,15 +430,15 @@ def _columns(path: str | Path) -> tuple[dict[str, str], dict[str, str]]:
     return units, {key: str(value).strip().upper() for key, value in cards.items()}
 
 
-def _table(hdus: Any) -> int:
-    """Number of the HEALPix table among those of a FITS file."""
-    headers = [hdu.header for hdu in hdus]
-    return next(
-        number
-        for number, header in enumerate(headers)
-        if "TFIELDS" in header
-        and ("ORDERING" in header or str(header.get("PIXTYPE", "")).strip().upper() == "HEALPIX")
-    )
+def _missing(path: str | Path, nside: int) -> np.ndarray:
+    """Where a mask of any nside that is a power of two is missing: RING (npix,), at `nside`."""
+    import healpy
+
+    missing = ~read_seen(path)
+    own = healpy.npix2nside(missing.size)
+    if not healpy.isnsideok(own, nest=True):
+        raise UserError(path, "an NSIDE that is a power of two", own)
+    return missing_at(missing, nside)
 
 
 def _write(
@@ -440,7 +453,7 @@ def _write(
     from astropy.io import fits
 
     with fits.open(source, memmap=False) as hdus:
-        table = hdus[_table(hdus)]
+        table = hdus[table_number(hdus)]
         for name, new in values.items():
             column = table.data[name]
             scaled = table.columns[name].bscale, table.columns[name].bzero

@@ -109,7 +109,7 @@ def train_run(
         for part in ("train", "validation")
     }
     feeds: dict[str, Feed] = {
-        part: feed if recipe.feed is None else recipe.feed(feed, scales)
+        part: feed if recipe.feed is None else recipe.feed(feed, part, scales)
         for part, feed in whole.items()
     }
     deviations = {field: std for field, (_, std) in scales.moments.items()}
