@@ -1,5 +1,6 @@
 """The task inpainting: what runs leave, and what they fill holes with."""
 
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from skyweave.networks.pconv_unet import encoder_norms
 from skyweave.networks.registry import build
 from skyweave.simulation.optical_depth import tau_cl
 from skyweave.simulation.spectra import SpectraTable
-from skyweave.statistics.tables import read_table
+from skyweave.statistics.tables import read_table, write_table
 from skyweave.tasks import inpainting
 from skyweave.tasks.covariance import write_covariance
 from skyweave.tasks.inpainting import Filler
 from skyweave.tasks.inpainting_classes import tell_classes
 from skyweave.tasks.inpainting_scores import evaluate_run
+from skyweave.tasks.model_card import describe
 from skyweave.tasks.simulation import prepare, write_realizations
 from skyweave.tasks.training import train_run
 from skyweave.training import runtime
@@ -723,3 +725,13 @@ def test_a_run_without_classes_has_empty_tables(study):
     assert metrics.empty
     assert shares.empty
     assert {"run", "statistic", "value", "case"} <= set(metrics)
+
+
+def test_a_card_says_what_is_filled_and_how_well(study):
+    run, files = study.runs["corrected"], study.inpainted("corrected")
+    metrics, _, _ = evaluate_run(files, run, name="corrected")
+    write_table(study.run("corrected") / "metrics.csv", metrics)
+    lines = dict(line.split("  ", 1) for line in describe(study.run("corrected")).splitlines())
+    assert "start_t_obs" not in lines["takes"]
+    assert re.fullmatch(r" *holes of up to .* deg in radius, 25 % of a patch", lines["fills"])
+    assert "error in holes over the optimum's on the test set: t_obs 1.0" in lines["scores"]

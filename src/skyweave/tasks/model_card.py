@@ -90,15 +90,22 @@ def _channel(channel: Mapping[str, Any]) -> str:
 
 
 def _scores(card: Mapping[str, Any], folder: Path) -> str:
-    """Pixel correlations of the test set where they lie beside the network, else its losses."""
+    """Pixel correlations of the test set where they lie beside the network, else its losses.
+
+    Of one that fills holes, the errors in those of its own kind over the Gaussian optimum's.
+    """
     table = folder / "metrics.csv"
     if table.is_file():
         rows = read_table(table)
-        rows = rows[(rows.statistic == "pixel_correlation") & (rows.method == "network")]
+        fills = "case" in rows
+        statistic = "error_ratio" if fills else "pixel_correlation"
+        rows = rows[(rows.statistic == statistic) & (rows.method == "network")]
+        rows = rows[rows.case == "holes"] if fills else rows
         rows = rows[rows.split == "test"] if "split" in rows else rows
         words = [f"{row.field} {row.value:.3f}" for row in rows.itertuples()]
         if words:
-            return f"pixel correlation on the test set: {', '.join(words)}"
+            what = "error in holes over the optimum's" if fills else "pixel correlation"
+            return f"{what} on the test set: {', '.join(words)}"
     metrics = card["metrics"]
     words = [f"{name} {metrics[name]:.4g}" for name in ("epoch", "val_loss") if name in metrics]
     return ", ".join(words) or "none kept"
