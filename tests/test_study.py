@@ -34,7 +34,7 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Call Snakemake in `folder` on the project's Snakefile."""
     command = [SNAKEMAKE, "--snakefile", ROOT / "Snakefile", *arguments]
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=1200, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=2400, check=False
     )
 
 
