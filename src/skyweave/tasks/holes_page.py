@@ -53,8 +53,9 @@ _INDEX = """\
 
 Shift of the index that is estimated from filled maps against that of the same maps when whole, of
 the class furthest off in its standard errors, with the fluctuations. A whole map's own scatters by
-{scatter}. The networks know the mean spectrum of all classes, by which holes are drawn to it, and
-`realization` each map's own; `iterated` is `corrected` filled again with what each map tells.
+{scatter}. The networks know the mean spectrum of all classes, to which holes are
+drawn by it, and `realization` each map's own; `iterated` is `corrected` filled again with what each
+map tells.
 """
 
 
