@@ -30,9 +30,7 @@ def rows(method, case):
 @pytest.fixture
 def results(tmp_path):
     for name, run in load(STUDY).runs.items():
-        table = [
-            row for case in cases(run) for method in METHODS for row in rows(run, method, case)
-        ]
+        table = [row for case in cases(run) for method in METHODS for row in rows(method, case)]
         for case in cases(run):
             table.append(("truth", case, "area", float("nan"), 0.25, 0.0, 40))
             table.append(("truth", case, "estimate_scatter", float("nan"), 0.034, 0.003, 40))
