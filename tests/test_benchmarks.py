@@ -317,6 +317,7 @@ def test_the_memory_of_the_second_stage_is_measured():
 # Training
 
 
+@pytest.mark.slow
 def test_the_loop_and_bare_keras_train_the_same_network(tmp_path):
     """An epoch of the same batches from the same weights ends in the same weights."""
     from skyweave import config

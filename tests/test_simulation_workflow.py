@@ -432,6 +432,7 @@ print(int(status["VmHWM"].split()[0]) / 1e3)
 """
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_shard(study, tmp_path):
     """Ten times the realizations of 64² pixels, 100 MB more of maps: less than 20 MB more."""
     table = str(spectra_files(study, "flat")[0])
