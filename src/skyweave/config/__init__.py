@@ -16,6 +16,13 @@ from skyweave.config.cmb import (
     known_fields,
 )
 from skyweave.config.decomposition import DecompositionRun
+from skyweave.config.galaxies import (
+    DenoisingRun,
+    GenerationRun,
+    ImagesDataset,
+    SersicDataset,
+    Stretch,
+)
 from skyweave.config.imported import ImportedDataset, Prediction
 from skyweave.config.inpainting import Holes, InpaintingRun
 from skyweave.config.load import load, parse, read_yaml, require_files
@@ -42,14 +49,17 @@ __all__ = [
     "Config",
     "Cosmology",
     "DecompositionRun",
+    "DenoisingRun",
     "Effects",
     "Estimates",
     "ForegroundsRun",
     "ForseNetwork",
     "FullSky",
+    "GenerationRun",
     "Grid",
     "HealpixMap",
     "Holes",
+    "ImagesDataset",
     "ImportedDataset",
     "InpaintingRun",
     "Mask",
@@ -62,9 +72,11 @@ __all__ = [
     "ReconstructionRun",
     "Scan",
     "Selection",
+    "SersicDataset",
     "SkyDataset",
     "Spectra",
     "Split",
+    "Stretch",
     "Training",
     "check_fields",
     "estimate_of",

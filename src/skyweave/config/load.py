@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from skyweave.config.base import Settings
+from skyweave.config.galaxies import ImagesDataset, SersicDataset
 from skyweave.config.imported import ImportedDataset
 from skyweave.config.inpainting import InpaintingRun
 from skyweave.config.models import Config
@@ -65,8 +66,14 @@ _EXPECTED = {
 
 # What pydantic puts into a location that the user did not write: tags and union branches.
 _KINDS = {
-    "datasets": ("kind", ("cmb", "sky", "imported")),
-    "runs": ("task", ("reconstruction", "decomposition", "foregrounds", "inpainting")),
+    "datasets": ("kind", ("cmb", "sky", "imported", "sersic", "images")),
+    "runs": (
+        "task",
+        (
+            *("reconstruction", "decomposition", "foregrounds", "inpainting"),
+            *("generation", "denoising"),
+        ),
+    ),
 }
 _TAGS = {"Cosmology", "constrained-str", "[key]"}
 
@@ -128,6 +135,15 @@ def require_files(config: Config) -> None:
         if isinstance(dataset, ImportedDataset):
             for path in dataset.paths:
                 _require(f"datasets.{name}.path", path)
+            continue
+        if isinstance(dataset, ImagesDataset):
+            own = dataset.path
+            if own is not None and not Path(own).exists():
+                raise UserError(
+                    f"datasets.{name}.path", "a file or a folder", f"nothing at {own!r}"
+                )
+            continue
+        if isinstance(dataset, SersicDataset):
             continue
         if dataset.kind == "sky":
             sections = {"map": dataset.map, "sources": dataset.sources}

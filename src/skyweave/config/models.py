@@ -39,6 +39,23 @@ from skyweave.config.decomposition import (
     PatchDiscriminator,
     chain_of,
 )
+from skyweave.config.galaxies import (
+    Augmentation,
+    Degradation,
+    DenoisingNetwork,
+    DenoisingRun,
+    DenoisingTraining,
+    Diffusion,
+    GenerationRun,
+    GenerationTraining,
+    GeneratorNetwork,
+    ImagesDataset,
+    Metrics,
+    Psf,
+    SersicDataset,
+    Stretch,
+    Vae,
+)
 from skyweave.config.imported import ImportedDataset, Prediction
 from skyweave.config.inpainting import (
     Holes,
@@ -58,6 +75,7 @@ from skyweave.config.runs import (
     PolarizationTemplate,
     ReconstructionRun,
     Selection,
+    StyleBased,
     Training,
 )
 from skyweave.config.scans import Scan, expanded, member_settings, setting, with_settings
@@ -86,12 +104,17 @@ def _task(run: Any) -> Any:
     return getattr(run, "task", None)
 
 
-Dataset = Annotated[CmbDataset | SkyDataset | ImportedDataset, Field(discriminator="kind")]
+Dataset = Annotated[
+    CmbDataset | SkyDataset | ImportedDataset | SersicDataset | ImagesDataset,
+    Field(discriminator="kind"),
+]
 Run = Annotated[
     Annotated[ReconstructionRun, Tag("reconstruction")]
     | Annotated[DecompositionRun, Tag("decomposition")]
     | Annotated[ForegroundsRun, Tag("foregrounds")]
-    | Annotated[InpaintingRun, Tag("inpainting")],
+    | Annotated[InpaintingRun, Tag("inpainting")]
+    | Annotated[GenerationRun, Tag("generation")]
+    | Annotated[DenoisingRun, Tag("denoising")],
     Discriminator(_task),
 ]
 
@@ -101,7 +124,8 @@ class Config(Settings):
 
     seed: Annotated[int, Field(ge=0)] = Field(2026, description="Root of all random numbers.")
     datasets: dict[Name, Dataset] = Field(
-        min_length=1, description="Sets of simulated realizations or of patches of a real map."
+        min_length=1,
+        description="Sets of simulated realizations, of patches of a real map, or of images.",
     )
     runs: Annotated[dict[Name, Run], BeforeValidator(_empty_for_none)] = Field(
         default_factory=dict, description="Networks trained on a dataset and judged."
@@ -166,7 +190,9 @@ class Config(Settings):
                 known = f"loss, last or one of task {run.task} ({', '.join(own)})"
                 expected = known if own else f"loss or last with task {run.task}"
                 raise ValueError(f"{where}.training.select.by: expected {expected}, found {by!r}")
-            if isinstance(run, ForegroundsRun):
+            if isinstance(run, GenerationRun | DenoisingRun):
+                kind, fit = "sersic or images", isinstance(dataset, SersicDataset | ImagesDataset)
+            elif isinstance(run, ForegroundsRun):
                 kind, fit = "sky", isinstance(dataset, SkyDataset)
             else:
                 kind, fit = "cmb or imported", isinstance(dataset, CmbDataset | ImportedDataset)
@@ -174,12 +200,17 @@ class Config(Settings):
                 raise ValueError(
                     f"{where}.dataset: expected a dataset of kind {kind}, found {dataset.kind!r}"
                 )
+            if isinstance(run, GenerationRun | DenoisingRun):
+                if isinstance(dataset, SersicDataset | ImagesDataset):
+                    _check_galaxies(where, run, dataset, self.runs)
+                continue
             if isinstance(run, ForegroundsRun) and isinstance(dataset, SkyDataset):
                 _check_foregrounds(where, run, dataset)
-            if not isinstance(run, ForegroundsRun) and not isinstance(dataset, SkyDataset):
-                _check_fields(where, run, dataset)
-            if isinstance(run, InpaintingRun) and not isinstance(dataset, SkyDataset):
-                _check_inpainting(where, run, dataset, self.datasets)
+            if isinstance(dataset, CmbDataset | ImportedDataset):
+                if not isinstance(run, ForegroundsRun):
+                    _check_fields(where, run, dataset)
+                if isinstance(run, InpaintingRun):
+                    _check_inpainting(where, run, dataset, self.datasets)
             if isinstance(run, ReconstructionRun | DecompositionRun):
                 _check_tests(where, run, self.datasets)
             if isinstance(run, DecompositionRun):
@@ -323,7 +354,7 @@ def _check_tests(
     known = [
         name
         for name, dataset in sorted(datasets.items())
-        if not isinstance(dataset, SkyDataset) and name != run.dataset
+        if isinstance(dataset, CmbDataset | ImportedDataset) and name != run.dataset
     ]
     for name in run.tests:
         if name not in known:
@@ -332,7 +363,9 @@ def _check_tests(
                 f"found {name!r}"
             )
         other = datasets[name]
-        if isinstance(own, SkyDataset) or isinstance(other, SkyDataset):
+        if not isinstance(own, CmbDataset | ImportedDataset):
+            continue
+        if not isinstance(other, CmbDataset | ImportedDataset):
             continue
         for field in (*run.inputs, *run.targets):
             # What the own dataset does not keep is estimated from what it keeps.
@@ -466,6 +499,63 @@ def _check_inpainting(
             )
 
 
+def _check_galaxies(
+    where: str,
+    run: GenerationRun | DenoisingRun,
+    dataset: SersicDataset | ImagesDataset,
+    runs: Mapping[str, Any],
+) -> None:
+    """Raise `ValueError` for bands, sizes or images that a dataset or a generator does not have."""
+    for field in run.fields:
+        if field not in dataset.fields:
+            raise ValueError(
+                f"{where}.fields: expected bands of dataset {run.dataset!r} "
+                f"({', '.join(dataset.fields)}), found {field!r}"
+            )
+    if isinstance(run, GenerationRun) and run.network.name == "stylegan2":
+        known = [2**power for power in range(4, 11)]
+        if dataset.pixels not in known:
+            raise ValueError(
+                f"{where}.network.name: expected images of a power of two pixels a side with "
+                f"`stylegan2`, found {dataset.pixels} of {run.dataset!r}"
+            )
+    if isinstance(run, DenoisingRun) and run.generated is not None:
+        known_runs = [
+            name
+            for name, other in sorted(runs.items())
+            if isinstance(other, GenerationRun)
+            and (other.dataset, other.fields) == (run.dataset, run.fields)
+        ]
+        if run.generated not in known_runs:
+            raise ValueError(
+                f"{where}.generated: expected a generation run on the same dataset and bands "
+                f"({', '.join(known_runs) or 'there are none'}), found {run.generated!r}"
+            )
+    if isinstance(run, DenoisingRun):
+        factor = run.degradation.pixel_factor
+        if dataset.pixels % factor or dataset.pixels // factor < 8:
+            raise ValueError(
+                f"{where}.degradation.pixel_factor: expected one that leaves 8 or more whole "
+                f"pixels of {dataset.pixels}, found {factor}"
+            )
+    if dataset.realizations is None:
+        return
+    parts = dataset.split.model_dump()
+    counts = {part: int(share * dataset.realizations + 1e-9) for part, share in parts.items()}
+    _check_batch(where, run.training.batch, counts["train"])
+    if min(counts.values()) < 1:
+        raise ValueError(
+            f"datasets.{run.dataset}.split: expected at least one image in each part of "
+            f"{dataset.realizations}, found none"
+        )
+    images = run.metrics.images if isinstance(run, GenerationRun) else None
+    if images is not None and images > min(counts["test"], counts["train"]):
+        raise ValueError(
+            f"{where}.metrics.images: expected at most the test set's "
+            f"{min(counts['test'], counts['train'])}, found {images}"
+        )
+
+
 def _check_batch(where: str, batch: int, train: int) -> None:
     if train < batch:
         raise ValueError(
@@ -482,5 +572,10 @@ SECTIONS: list[type[Settings]] = [
     *(DecompositionTraining, DecompositionAdversarial, Flow),
     *(InpaintingRun, Holes, InpaintingNetwork, InpaintingLosses, InpaintingTraining),
     *(ForegroundsRun, ForseNetwork, ForegroundsTraining, ForegroundsAdversarial),
-    *(FullSky, PolarizationTemplate, Scan, Prediction),
+    *(FullSky, PolarizationTemplate),
+    *(SersicDataset, ImagesDataset, Psf, Stretch),
+    *(GenerationRun, GeneratorNetwork, GenerationTraining, Augmentation, StyleBased, Vae),
+    *(Diffusion, Metrics),
+    *(DenoisingRun, DenoisingNetwork, Degradation, DenoisingTraining),
+    *(Scan, Prediction),
 ]

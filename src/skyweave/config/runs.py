@@ -94,6 +94,8 @@ SELECTED_BY = {
     "decomposition": ("pixel_correlation", "correlation", "transfer", "residual"),
     "foregrounds": ("superposition", "distance"),
     "inpainting": (),
+    "generation": (),
+    "denoising": (),
 }
 
 
