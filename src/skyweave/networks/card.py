@@ -23,7 +23,8 @@ FORMAT = "skyweave network 1"
 
 #: Modules whose layers a file may hold; Keras knows them once they are imported.
 _LAYERS = tuple(
-    f"skyweave.networks.{name}" for name in ("parts", "fourier_layers", "chain", "partial_conv")
+    f"skyweave.networks.{name}"
+    for name in ("parts", "fourier_layers", "chain", "partial_conv", "style_layers")
 )
 
 
@@ -44,6 +45,8 @@ class Card:
     settings: Mapping[str, Any] = field(default_factory=dict)
     #: Losses at the best epoch, and what else the trainer knows.
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    #: Random numbers that the outputs are made of, of a network without inputs.
+    latent: int = 0
 
     @property
     def uncertain(self) -> tuple[str, ...]:
@@ -77,6 +80,7 @@ def save_network(folder: str | os.PathLike, model: keras.Model, card: Card) -> N
         "units": {name: card.units[name] for name in (*card.inputs, *card.outputs)},
         "normalization": card.normalization.to_dict(),
         "grid": {"size_deg": card.size_deg, "pixels": card.pixels},
+        **({"latent": card.latent} if card.latent else {}),
         "seed": card.seed,
         "data": dict(card.data),
         "settings": dict(card.settings),
@@ -132,6 +136,7 @@ def _card(path: Path, values: Mapping[str, Any]) -> Card:
             data=dict(values["data"]),
             settings=dict(values["settings"]),
             metrics=dict(values["metrics"]),
+            latent=int(values.get("latent", 0)),
         )
     except KeyError as error:
         raise UserError(path, f"an entry {error}", "none") from None
@@ -140,7 +145,9 @@ def _card(path: Path, values: Mapping[str, Any]) -> Card:
 
 
 def _check_card(path: Path, card: Card, model: keras.Model) -> None:
-    shape = (None, card.pixels, card.pixels, len(card.inputs))
+    shape: tuple[int | None, ...] = (None, card.pixels, card.pixels, len(card.inputs))
+    if card.latent:
+        shape = (None, card.latent)
     if tuple(model.input_shape) != shape:
         raise UserError(path, f"the network's input {tuple(model.input_shape)}", shape)
     outputs = {*card.outputs, *(name + SUFFIX for name in card.uncertain)}

@@ -3,7 +3,7 @@
 import math
 import os
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import asdict
 from typing import Any, TextIO
 
@@ -42,6 +42,7 @@ def train(
     deadline_s: float | None = None,
     log: Log | None = None,
     terminal: TextIO | None = None,
+    watch: Callable[[int], None] | None = None,
 ) -> pd.DataFrame:
     """Train by a method and leave the weights of the least validation loss in its model.
 
@@ -58,7 +59,8 @@ def train(
     the new training's. Raises `Unfinished`, the state saved, before `deadline_s` seconds are over
     and on SIGTERM or SIGINT; `UserError` where another process trains in the folder, and for a
     loss, gradient or weight that is not finite, the last state left as it was. Lines go to `log`
-    and, if it is a terminal, a progress bar to `terminal` (both stderr if None).
+    and, if it is a terminal, a progress bar to `terminal` (both stderr if None). `watch` is called
+    with the number of each epoch at its end, the method's networks as that left them.
     """
     log = log or to_stderr
     if method.paired and not feed_train.paired:
@@ -110,6 +112,7 @@ def train(
                 events,
                 state,
                 log,
+                watch,
             )
             loop.run(terminal)
     if settings.select.by == "loss":
@@ -133,13 +136,14 @@ class _Loop:
         events: Events,
         state: State,
         log: Log,
+        watch: Callable[[int], None] | None,
     ) -> None:
         self.method = method
         self.feed_train, self.feed_validation = feed_train, feed_validation
         self.settings, self.folder, self.lock = settings, folder, lock
         self.checkpoints = checkpoints
         self.interruption, self.events = interruption, events
-        self.state, self.log = state, log
+        self.state, self.log, self.watch = state, log, watch
         #: Most seconds of a first step, which compiles; so does the first of each other kind.
         self.first_s = 0.0
         self.is_first = False
@@ -274,6 +278,8 @@ class _Loop:
         self.progress.epoch(state.epoch, self.settings.epochs, row, note)
         self.lock.check()
         self.checkpoints.save(state.epoch, self.finished, self.method.model.variables)
+        if self.watch is not None:
+            self.watch(state.epoch)
         self._save()
 
     @property

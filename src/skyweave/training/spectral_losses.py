@@ -39,7 +39,7 @@ def spectrum_difference(
     scatters by sqrt(2 / (n m)), in outputs and truths alike. Raises `ValueError` where no band
     counts.
     """
-    weights, centres = _bands(grid, bins, ell)
+    weights, centres = band_weights(grid, bins, ell)
     fields = tuple(deviations)
     pairs = list(combinations_with_replacement(fields, 2))
     white = np.float32(floor * grid.pixel_rad**2)
@@ -131,7 +131,9 @@ def energy_difference(deviations: Mapping[str, float], q: str, u: str, e: str, b
     return named(losses, "energy_difference", fields=[q, u, e, b], deviations=known)
 
 
-def _bands(grid: PatchGrid, bins: Bins, ell: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def band_weights(
+    grid: PatchGrid, bins: Bins, ell: tuple[float, float]
+) -> tuple[np.ndarray, np.ndarray]:
     """Each mode's weight in the means over the bands that count, (modes, bands) float32, and the
     bands' centres."""
     centres = bins.centres(grid)

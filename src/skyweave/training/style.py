@@ -10,8 +10,10 @@ import numpy as np
 from keras import ops
 
 from skyweave import seeds
+from skyweave.config.galaxies import Augmentation
 from skyweave.config.runs import StyleBased as Settings
 from skyweave.config.runs import Training
+from skyweave.training.augmentation import Adaptive
 from skyweave.training.gradients import mean_of_devices, seam
 from skyweave.training.losses import convincing, right, telling
 from skyweave.training.method import Learner, Place, groups, numbers
@@ -20,7 +22,15 @@ from skyweave.training.state import assign, values
 #: Half-life of the average over the examples seen, at most: its first weights are untrained ones.
 _RAMP = 0.05
 #: All losses of a step, of which those of regularization may be missing.
-_LOSSES = ("generator", "discriminator", "r1", "path_length", "right_on_real", "right_on_made")
+_LOSSES = (
+    "generator",
+    "discriminator",
+    "r1",
+    "path_length",
+    "right_on_real",
+    "right_on_made",
+    "augmentation",
+)
 
 
 def compose(mapping: keras.Model, synthesis: keras.Model) -> keras.Model:
@@ -67,6 +77,11 @@ class StyleBased:
     optimizer and no correction of its rates and betas; the price is a compiled step for each choice
     of what is in it, and a norm that is larger in those updates.
 
+    With `augment.adaptive` the discriminator sees real and made maps through `Adaptive`'s
+    transforms, and the generator learns through them; R1 is the slope by what the discriminator
+    sees, because that is where it has to tell the two apart. Path lengths, the average and the
+    validation know nothing of it.
+
     Latents, the layers where styles are mixed and the noise of path lengths are drawn by `seed`,
     `name` and the number of the batch. Inputs of the feed are not looked at.
     """
@@ -79,6 +94,7 @@ class StyleBased:
         *,
         seed: int,
         name: str,
+        augment: Augmentation | None = None,
         xla: bool = False,
     ) -> None:
         self.settings, self._key = settings, (seed, name)
@@ -99,6 +115,11 @@ class StyleBased:
             "settings": settings.model_dump(),
             "draws": [seed, name],
         }
+        self._adaptive: Adaptive | None = None
+        if augment is not None and augment.adaptive:
+            self._adaptive = Adaptive(augment, seed=seed, name=name)
+            self.groups = {**self.groups, "augmentation": self._adaptive.variables}
+            self.identity = {**self.identity, "augmentation": self._adaptive.identity}
         self.paired = False
         self._seam = seam([v for group in self.groups.values() for v in group], xla=xla)
         #: A compiled step with or without R1, path lengths, and the end of an update.
@@ -124,7 +145,8 @@ class StyleBased:
 
         `generator`, `discriminator`, its shares of right answers `right_on_real` and
         `right_on_made`, and where the update has them `r1`, the mean squared slope, and
-        `path_length`, the mean squared difference from the running mean; all without weights.
+        `path_length`, the mean squared difference from the running mean; all without weights. With
+        adaptive augmentation its probability, `augmentation`, stands beside them.
         """
         real, settings = self._maps(y), self.settings
         found, norms = self._steps[self.kind(place)](
@@ -135,6 +157,7 @@ class StyleBased:
             else (),
             np.float32(place.count),
             np.float32(1 - kept(settings.average_images, len(real), place)),
+            self._transforms(real.shape, place),
         )
         # NumPy's maximum is not finite where one of them is not.
         longest = np.max([float(norm) for norm in norms])
@@ -179,6 +202,14 @@ class StyleBased:
         noise /= np.float32(np.sqrt(shape[1] * shape[2]))
         return *self._styles(count, "paths", batch), noise
 
+    def _transforms(self, shape: Sequence[int], place: Place) -> tuple[Any, ...]:
+        """Random transforms of real and made maps, and what `Adaptive.adapt` asks; none: empty."""
+        if self._adaptive is None:
+            return ()
+        real, made = (self._adaptive.draw(shape, role, place.batch) for role in ("real", "made"))
+        due = self._adaptive.due(place.update, place.last)
+        return real, made, due, np.float32(shape[0] / self._adaptive.settings.images)
+
     def _mixed(self, latents: Any, first: Any) -> Any:
         """Styles (n, layers, w): of an example's first latent up to layer `first`."""
         styles = self._mapping(ops.reshape(latents, (-1, self._latent)), training=True)
@@ -206,14 +237,20 @@ class StyleBased:
         paths: Any,
         count: Any,
         share: Any,
+        transforms: Any,
     ) -> Any:
         (generator, judge), settings = self.learners, self.settings
+
+        def shown(maps: Any, role: int) -> Any:
+            """Maps as the discriminator sees them; role 0 real, 1 made."""
+            return self._adaptive(maps, transforms[role]) if self._adaptive else maps
+
         weights = self._maker.trainable_variables
         made, _, pull = self._seam.pullback(
             lambda: (self._made(self._mixed(*styles)), None), weights
         )
         loss, _, by_made = self._seam.gradient(
-            lambda maps: (convincing(self._logits(maps, True)), None), tensors=[made]
+            lambda maps: (convincing(self._logits(shown(maps, 1), True)), None), tensors=[made]
         )
         found, by_weights = {"generator": loss}, pull(by_made[0])
         if path:
@@ -224,9 +261,11 @@ class StyleBased:
             by_weights = [one + factor * other for one, other in zip(by_weights, more, strict=True)]
             self._length.assign(mean)
 
+        seen, faked = shown(real, 0), shown(made, 1)
+
         def tell() -> Any:
-            on_made = self._logits(made, True)
-            on_real, slope = self._slope(real) if r1 else (self._logits(real, True), None)
+            on_made = self._logits(faked, True)
+            on_real, slope = self._slope(seen) if r1 else (self._logits(seen, True), None)
             loss = telling(on_real, on_made)
             told = {"discriminator": loss} | right(on_real, on_made)
             if slope is not None:
@@ -238,6 +277,8 @@ class StyleBased:
         norms = generator.learn(by_weights, last, count), judge.learn(gradients, last, count)
         if last:
             self._average(share)
+        if self._adaptive:
+            told["augmentation"] = self._adaptive.adapt(told["right_on_real"], *transforms[2:])
         return found | told, norms
 
     def _spread(self, latents: Any, first: Any, noise: Any) -> Any:
