@@ -20,7 +20,7 @@ OPTIONAL = {"note": str, "peer_command": str, "n": int}
 #: What decides how fast a benchmark's two sides are.
 _NAMED = (
     *("numpy", "scipy", "numba", "ducc0", "pixell", "reproject", "scikit-image", "pymaster"),
-    *("keras", "tensorflow"),
+    *("keras", "tensorflow", "statmorph"),
 )
 
 
