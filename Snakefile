@@ -15,15 +15,19 @@ report: "workflow/report/workflow.rst"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/cmb.smk"
 include: "workflow/rules/imported.smk"
+include: "workflow/rules/images.smk"
 include: "workflow/rules/estimates.smk"
 include: "workflow/rules/sky.smk"
 include: "workflow/rules/vgg16.smk"
+include: "workflow/rules/inception.smk"
 include: "workflow/rules/training.smk"
 include: "workflow/rules/reconstruction.smk"
 include: "workflow/rules/generalization.smk"
 include: "workflow/rules/decomposition.smk"
 include: "workflow/rules/foregrounds.smk"
 include: "workflow/rules/inpainting.smk"
+include: "workflow/rules/generation.smk"
+include: "workflow/rules/denoising.smk"
 include: "workflow/rules/prediction.smk"
 include: "workflow/rules/scans.smk"
 include: "workflow/rules/report.smk"
@@ -41,6 +45,7 @@ rule datasets:
         expand(rules.prepare.output, cmb=CMB + IMPORTED),
         expand(rules.check_simulation.output, cmb=CMB),
         expand(rules.sky_statistics.output, sky=SKY),
+        expand(rules.prepare_images.output, images=SERSIC + IMAGES),
 
 
 rule reconstruction:
@@ -75,6 +80,18 @@ rule inpainting:
         expand(rules.evaluate_inpainting.output, run=INPAINTING),
         expand(rules.draw_inpainting.output, run=INPAINTING),
         scan_tables("inpainting"),
+        rules.record_runs.output,
+
+
+rule galaxies:
+    input:
+        expand(rules.evaluate_generation.output, run=GENERATION),
+        expand(rules.draw_generation.output, run=GENERATION),
+        expand(rules.evaluate_denoising.output, run=DENOISING),
+        expand(rules.draw_denoising.output, run=DENOISING),
+        expand(rules.draw_alphas.output, images=ALPHAS),
+        scan_tables("generation"),
+        scan_tables("denoising"),
         rules.record_runs.output,
 
 

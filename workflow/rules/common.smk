@@ -11,6 +11,7 @@ from skyweave.config import parse as parse_settings
 from skyweave.config import read_yaml, require_files
 from skyweave.errors import UserError
 from skyweave.simulation.cosmologies import at_point, points
+from skyweave.tasks.alphas import alphas
 from skyweave.tasks.imported_files import counted
 from skyweave.tasks.training_cost import comparable
 
@@ -44,6 +45,8 @@ def named(entries, attribute, value):
 CMB = named(STUDY.datasets, "kind", "cmb")
 SKY = named(STUDY.datasets, "kind", "sky")
 IMPORTED = named(STUDY.datasets, "kind", "imported")
+SERSIC = named(STUDY.datasets, "kind", "sersic")
+IMAGES = named(STUDY.datasets, "kind", "images")
 RECONSTRUCTION = named(STUDY.runs, "task", "reconstruction")
 DECOMPOSITION = named(STUDY.runs, "task", "decomposition")
 # Those that are tested on other datasets, and these.
@@ -55,6 +58,10 @@ ESTIMATED = [name for name in CMB if STUDY.datasets[name].estimated]
 COMPARED = comparable(STUDY)
 FOREGROUNDS = named(STUDY.runs, "task", "foregrounds")
 INPAINTING = named(STUDY.runs, "task", "inpainting")
+GENERATION = named(STUDY.runs, "task", "generation")
+DENOISING = named(STUDY.runs, "task", "denoising")
+# By dataset, runs that are alike but for the share of generated images in their training.
+ALPHAS = alphas(STUDY)
 # Those whose holes are pieces of a mask.
 CUT_HOLES = [name for name in INPAINTING if STUDY.runs[name].holes.kind == "sky"]
 FULL_SKY = [name for name in FOREGROUNDS if STUDY.runs[name].full_sky is not None]
@@ -96,6 +103,7 @@ wildcard_constraints:
     cmb=one_of(CMB),
     sky=one_of(SKY),
     imported=one_of(IMPORTED),
+    images=one_of(SERSIC + IMAGES),
     prediction=one_of(STUDY.predictions),
     format="fits|h5|npz",
     run=one_of(sorted(STUDY.runs)),
@@ -110,7 +118,7 @@ wildcard_constraints:
 
 def dataset_settings(wildcards):
     """Settings of the dataset that the wildcards name."""
-    names = (wildcards.get(kind) for kind in ("cmb", "sky", "imported"))
+    names = (wildcards.get(kind) for kind in ("cmb", "sky", "imported", "images"))
     return STUDY.datasets[next(name for name in names if name)]
 
 
@@ -563,6 +571,40 @@ def evaluation_runtime(wildcards):
     dataset = STUDY.datasets[run_settings(wildcards).dataset]
     maps = (dataset.split.test + dataset.split.validation) * dataset.realizations
     return 60 + int(3 * 0.06 / 60 * maps * (dataset.grid.pixels / 128) ** 2)
+
+
+def image_stretch(wildcards):
+    """How fluxes of the dataset of a run become what networks see, if it has images."""
+    is_image = STUDY.datasets[run_settings(wildcards).dataset].kind in ("sersic", "images")
+    return run_dataset("stretch.json")(wildcards) if is_image else []
+
+
+def mixed_in(wildcards):
+    """Generated images that are mixed into the training set of a run, if any are."""
+    run = run_settings(wildcards)
+    wanted = run.task == "denoising" and run.alpha > 0
+    return [f"<results>/runs/{run.generated}/samples.h5"] if wanted else []
+
+
+def generator_settings(wildcards):
+    """Settings of a run that its images, once it is trained, depend on."""
+    wanted = {"task", "dataset", "fields", "network", "diffusion", "truncation", "samples"}
+    plain_run = run_settings(wildcards).model_dump(mode="json", include=wanted | {"grid_epochs"})
+    epochs = run_settings(wildcards).training.epochs
+    return plain_run | {"training": {"epochs": epochs}}
+
+
+def inception(wildcards):
+    """Weights of the network whose features tell images apart, if a run is judged by them."""
+    return rules.fetch_inception.output if run_settings(wildcards).metrics.features else []
+
+
+def images_memory(wildcards):
+    """MB of a job that holds made and real images in double precision, and their features."""
+    run = run_settings(wildcards)
+    pixels = STUDY.datasets[run.dataset].pixels ** 2 * len(run.fields)
+    count = run.samples if run.task == "generation" else 10_000
+    return 4000 + int(6 * 8e-6 * count * pixels)
 
 
 def prediction_network(name):

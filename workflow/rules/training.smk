@@ -10,6 +10,8 @@ rule train:
         covariance=filled_maps_covariance,
         features=looked_through,
         holes=cut_pieces,
+        stretch=image_stretch,
+        samples=mixed_in,
     output:
         network="<results>/runs/{run}/network.keras",
         card="<results>/runs/{run}/card.json",
@@ -30,7 +32,11 @@ rule train:
         seed=STUDY.seed,
         # What is made with the network afterwards is no reason to train it again.
         run=lambda wildcards: run_settings(wildcards).model_dump(
-            mode="json", exclude={"full_sky", "tests", "beside", "radii", "patches", "classes"}
+            mode="json",
+            exclude={
+                *("full_sky", "tests", "beside", "radii", "patches", "classes"),
+                *("samples", "metrics", "truncation"),
+            },
         ),
         # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
         state=lambda wildcards, output: output.network.replace("network.keras", "state"),

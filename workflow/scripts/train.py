@@ -22,7 +22,7 @@ with job(snakemake.log[0]) as console:
         estimates=snakemake.input.estimates,
         calibration=given("calibration").get("calibration"),
         networks=given("after", "start"),
-        files=given("covariance", "features", "holes"),
+        files=given("covariance", "features", "holes", "stretch", "samples"),
         network=snakemake.output.network,
         history=snakemake.output.history,
         sweep=snakemake.output.sweep,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -50,5 +51,9 @@ class Recipe:
     feed: Callable[["BatchFeed", str, "Normalization"], "Feed"] | None = None
     #: Whether fields are scaled to mean 0 and deviation 1.
     normalize: bool = True
+    #: Random numbers that the network makes its outputs of; it then has no inputs.
+    latent: int = 0
+    #: What is done with the method after each epoch, given its number and the folder of the state.
+    watch: Callable[["Method", Path, int], None] | None = None
     #: What tells this training from others of the same network and method.
     identity: Mapping[str, Any] = field(default_factory=dict)

@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -12,7 +13,9 @@ import pandas as pd
 
 from skyweave.config import (
     DecompositionRun,
+    DenoisingRun,
     ForegroundsRun,
+    GenerationRun,
     InpaintingRun,
     ReconstructionRun,
     Selection,
@@ -22,7 +25,14 @@ from skyweave.data.joined import open_maps
 from skyweave.data.normalization import Normalization
 from skyweave.data.split import members, read_split
 from skyweave.statistics.tables import write_table
-from skyweave.tasks import decomposition, foregrounds, inpainting, reconstruction
+from skyweave.tasks import (
+    decomposition,
+    denoising,
+    foregrounds,
+    generation,
+    inpainting,
+    reconstruction,
+)
 from skyweave.tasks.recipe import Recipe
 
 #: Settings of a run and its recipe, by task.
@@ -31,11 +41,22 @@ TASKS: dict[str, tuple[type[Any], Callable[..., Recipe]]] = {
     "decomposition": (DecompositionRun, decomposition.recipe),
     "foregrounds": (ForegroundsRun, foregrounds.recipe),
     "inpainting": (InpaintingRun, inpainting.recipe),
+    "generation": (GenerationRun, generation.recipe),
+    "denoising": (DenoisingRun, denoising.recipe),
 }
+
+AnyRun = (
+    ReconstructionRun
+    | DecompositionRun
+    | ForegroundsRun
+    | InpaintingRun
+    | GenerationRun
+    | DenoisingRun
+)
 
 
 def train_run(
-    run: ReconstructionRun | DecompositionRun | ForegroundsRun | InpaintingRun,
+    run: AnyRun,
     *,
     shards: Sequence[str | Path],
     split: str | Path,
@@ -113,13 +134,17 @@ def train_run(
         for part, feed in whole.items()
     }
     deviations = {field: std for field, (_, std) in scales.moments.items()}
-    inputs = (*recipe.inputs, *recipe.further, *recipe.alike)
+    inputs = () if recipe.latent else (*recipe.inputs, *recipe.further, *recipe.alike)
     if recipe.build is not None:
         model = recipe.build(scales)
     else:
+        assert not isinstance(run, GenerationRun | DenoisingRun)
         model = build(run.network, maps.pixels, inputs, recipe.targets, seed, deviations)
+    method = recipe.method(model, scales)
+    # Of some methods an average of the network that learns.
+    model = method.model
     epochs = train(
-        recipe.method(model, scales),
+        method,
         feeds["train"],
         feeds["validation"],
         run.training,
@@ -128,10 +153,14 @@ def train_run(
         | dict(recipe.identity),
         deadline_s=left_s(),
         terminal=terminal,
+        watch=recipe.watch and partial(recipe.watch, method, Path(state)),
     )
     sections = {"network", "training", "adversarial", "noise", "amplitude", "method", "flow"}
     sections |= {"discriminator", "losses", "noise_channels", "samples", "gain", "after", "joint"}
     sections |= {"task", "holes"} if isinstance(run, InpaintingRun) else set()
+    if isinstance(run, GenerationRun | DenoisingRun):
+        sections |= {"task", "augment", "style", "vae", "diffusion"}
+        sections |= {"degradation", "generated", "alpha", "repeat", "turns"}
     card = Card(
         inputs=inputs,
         outputs=tuple(recipe.targets),
@@ -143,6 +172,7 @@ def train_run(
         normalization=scales,
         size_deg=maps.size_deg,
         pixels=maps.pixels,
+        latent=recipe.latent,
         seed=seed,
         data={
             "dataset": run.dataset,

@@ -1,0 +1,325 @@
+"""Generation: images of galaxies made by a network, of random numbers alone."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from skyweave import seeds
+from skyweave.config import GenerationRun
+from skyweave.data.image_feed import ImageFeed
+from skyweave.data.shards import ShardSet, write_shard
+from skyweave.data.split import members
+from skyweave.errors import UserError
+from skyweave.files import atomic, sha256
+from skyweave.images.stretch import Scale
+from skyweave.tasks.images import read_stretch
+from skyweave.tasks.recipe import Recipe
+
+if TYPE_CHECKING:
+    import keras
+
+    from skyweave.networks.card import TrainedNetwork
+    from skyweave.training.method import Method
+
+#: Images that are made at once, and whose noise is drawn together.
+_CHUNK = 64
+#: Latents whose styles make the mean one.
+_STYLES = 10_000
+#: Images of a grid of samples, and how a folder keeps them.
+_GRID, _GRIDS = 16, "grids"
+#: Training images that tell how far images reach.
+_MEASURED = 2000
+
+
+def recipe(
+    run: GenerationRun,
+    maps: ShardSet,
+    parts: pd.DataFrame,
+    name: str,
+    seed: int,
+    files: Mapping[str, str | Path],
+) -> Recipe:
+    """How a run's generator is trained; `files` hold the `stretch` of its dataset."""
+    scale = read_stretch(files["stretch"])
+    build, method = _KINDS[run.network.name]
+    known: dict[str, Any] = {"stretch": scale.to_dict()}
+    if run.network.name == "diffusion":
+        known["sigma_data"] = run.diffusion.sigma_data or _rms(run, maps, parts, scale)
+    setup = _Setup(run, maps.pixels, seed, name, known.get("sigma_data", 0.0))
+    return Recipe(
+        inputs=run.fields,
+        targets=run.fields,
+        method=lambda model, scales: method(model, setup),
+        score=_no_score,
+        fields=run.fields,
+        worth=lambda table, field: np.nan,
+        largest=False,
+        known=known,
+        build=lambda scales: build(setup),
+        further=("sigma",) if run.network.name == "diffusion" else (),
+        latent=0 if run.network.name == "diffusion" else run.network.latent,
+        feed=lambda feed, part, scales: ImageFeed(feed, scale, turns=run.augment.turns),
+        normalize=False,
+        watch=partial(_keep_grid, run, name, seed),
+        identity={"stretch": scale.to_dict(), "turns": run.augment.turns},
+    )
+
+
+def _no_score(network: "TrainedNetwork") -> pd.DataFrame:
+    raise AssertionError("epochs of a generation are compared by their loss")
+
+
+def _rms(run: GenerationRun, maps: ShardSet, parts: pd.DataFrame, scale: Scale) -> float:
+    """Root mean square of the stretched images."""
+    numbers = members(parts, "train")[:_MEASURED]
+    squares = [
+        np.mean(scale.apply(maps.read(field, numbers)) ** 2, dtype=float) for field in run.fields
+    ]
+    return float(np.sqrt(np.mean(squares)))
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What generators are built and trained with."""
+
+    run: GenerationRun
+    pixels: int
+    seed: int
+    name: str
+    #: Rms of the stretched images, which a diffusion model alone needs.
+    sigma_data: float
+
+
+def _build_stylegan2(setup: _Setup) -> "keras.Model":
+    from skyweave.networks import stylegan2
+    from skyweave.training.style import compose
+
+    network = setup.run.network
+    mapping = stylegan2.mapping(
+        network.latent, network.mapping_layers, setup.seed, width=network.width
+    )
+    synthesis = stylegan2.synthesis(
+        setup.pixels,
+        setup.run.fields,
+        mapping.output_shape[-1],
+        network.width,
+        setup.seed,
+        kind=network.synthesis,
+        pixel_noise=network.pixel_noise,
+    )
+    return compose(mapping, synthesis)
+
+
+def _train_stylegan2(model: "keras.Model", setup: _Setup) -> "Method":
+    from skyweave.networks import stylegan2
+    from skyweave.training.runtime import numerics
+    from skyweave.training.style import StyleBased, learners
+
+    judge = stylegan2.discriminator(
+        setup.pixels, len(setup.run.fields), setup.run.network.width, setup.seed
+    )
+    return StyleBased(
+        *learners(model, judge, setup.run.training, setup.run.style),
+        setup.run.style,
+        seed=setup.seed,
+        name=setup.name,
+        xla=numerics(setup.run.training).xla,
+        augment=setup.run.augment if setup.run.augment.adaptive else None,
+    )
+
+
+def _build_vae(setup: _Setup) -> "keras.Model":
+    from skyweave.networks import vae
+
+    return vae.decoder(
+        setup.pixels,
+        setup.run.fields,
+        setup.run.network.latent,
+        setup.run.network.width,
+        setup.seed,
+    )
+
+
+def _train_vae(model: "keras.Model", setup: _Setup) -> "Method":
+    from skyweave.networks import vae
+    from skyweave.training.method import learner
+    from skyweave.training.runtime import numerics
+    from skyweave.training.variational import Autoencoder, Variational
+
+    network = setup.run.network
+    encoder = vae.encoder(setup.pixels, setup.run.fields, network.latent, network.width, setup.seed)
+    joint = Autoencoder(encoder, model, setup.run.vae.deviation)
+    return Variational(
+        learner(joint, setup.run.training),
+        setup.run.vae,
+        seed=setup.seed,
+        name=setup.name,
+        xla=numerics(setup.run.training).xla,
+    )
+
+
+def _build_diffusion(setup: _Setup) -> "keras.Model":
+    from skyweave.networks import diffusion
+
+    return diffusion.build(
+        setup.pixels,
+        setup.run.fields,
+        setup.run.network.width,
+        setup.seed,
+        sigma_data=setup.sigma_data,
+    )
+
+
+def _train_diffusion(model: "keras.Model", setup: _Setup) -> "Method":
+    from skyweave.training.diffusion import DiffusionTraining
+    from skyweave.training.method import learner
+    from skyweave.training.runtime import numerics
+
+    return DiffusionTraining(
+        learner(model, setup.run.training),
+        setup.run.diffusion,
+        sigma_data=setup.sigma_data,
+        seed=setup.seed,
+        name=setup.name,
+        xla=numerics(setup.run.training).xla,
+    )
+
+
+#: Builds the network of a kind, and gives its training.
+_KINDS: dict[
+    str, tuple[Callable[[_Setup], "keras.Model"], Callable[["keras.Model", _Setup], "Method"]]
+] = {
+    "stylegan2": (_build_stylegan2, _train_stylegan2),
+    "vae": (_build_vae, _train_vae),
+    "diffusion": (_build_diffusion, _train_diffusion),
+}
+
+
+def draw(
+    model: "keras.Model", run: GenerationRun, count: int, seed: int, *identity: str | int
+) -> np.ndarray:
+    """Stretched images (count, y, x, bands) float32 of a run's generator.
+
+    Each image is drawn by (seed, *identity, number), and the noise within StyleGAN2's layers by
+    that of its chunk: the first images are the same however many are made.
+    """
+    if run.network.name == "diffusion":
+        from skyweave.networks import diffusion
+
+        return diffusion.sample(model, count, run.diffusion, seed, *identity, batch=_CHUNK)
+    made = []
+    for first in range(0, count, _CHUNK):
+        latents = np.stack(
+            [
+                seeds.generator(seed, *identity, number).standard_normal(
+                    run.network.latent, np.float32
+                )
+                for number in range(first, first + _CHUNK)
+            ]
+        )
+        if run.network.name == "vae":
+            outputs = model(run.truncation * latents, training=False)
+        else:
+            outputs = _styled(model, run, latents, seed, *identity, first)
+        made.append(np.concatenate([np.asarray(outputs[f]) for f in run.fields], axis=-1))
+    return np.concatenate(made)[:count]
+
+
+def _styled(
+    model: "keras.Model",
+    run: GenerationRun,
+    latents: np.ndarray,
+    seed: int,
+    *identity: str | int,
+) -> Mapping[str, Any]:
+    """Outputs of StyleGAN2, its styles drawn towards their mean (1812.04948) by `truncation`."""
+    from keras import ops
+
+    from skyweave.networks import stylegan2
+
+    stylegan2.reseed(model, int(seeds.generator(seed, *identity, "noise").integers(2**31)))
+    if run.truncation == 1:
+        return model(latents, training=False)
+    _, mapping, repeat, synthesis = model.layers
+    many = seeds.generator(seed, "mean style").standard_normal(
+        (_STYLES, run.network.latent), np.float32
+    )
+    mean = ops.mean(mapping(many, training=False), axis=0)
+    styles = mean + run.truncation * (mapping(latents, training=False) - mean)
+    return synthesis(repeat(styles), training=False)
+
+
+def _keep_grid(
+    run: GenerationRun, name: str, seed: int, method: "Method", folder: Path, epoch: int
+) -> None:
+    """Keep images of the same random numbers beside the state, every `grid_epochs`."""
+    if not _is_kept(run, epoch):
+        return
+    images = draw(method.model, run, _GRID, seed, name, "grid")
+    with atomic(folder / _GRIDS / f"{epoch:06d}.npy") as temporary:
+        np.save(temporary, images)
+
+
+def generate(
+    run: GenerationRun,
+    network: str | Path,
+    *,
+    samples: str | Path,
+    grids: str | Path,
+    state: str | Path,
+    name: str,
+    seed: int,
+    threads: int,
+) -> None:
+    """Make a run's images: `samples` becomes a shard of fluxes, by band.
+
+    `grids` becomes the images of fixed random numbers along the training, an .npz of `epochs`
+    (k,) and stretched `images` (k, n, y, x, bands), from what the training left in `state`.
+    """
+    from skyweave.networks.card import load_network
+    from skyweave.training.runtime import prepare
+
+    prepare(0, threads)
+    trained = load_network(Path(network).parent)
+    card = trained.card
+    scale = Scale.from_dict(card.data["stretch"])
+    images = draw(trained.model, run, run.samples, seed, name, "samples")
+    if not np.isfinite(images).all():
+        raise UserError(network, "a generator whose images are finite", "values that are not")
+    write_shard(
+        samples,
+        {field: scale.undo(images[..., band]) for band, field in enumerate(run.fields)},
+        realizations=np.arange(run.samples),
+        size_deg=card.size_deg,
+        units={field: card.units[field] for field in run.fields},
+        provenance={
+            "seed": seed,
+            "run": name,
+            "network": sha256(network),
+            "truncation": run.truncation,
+            "settings": card.data["provenance"].get("settings", {}),
+        },
+    )
+    kept = [(int(path.stem), np.load(path)) for path in _grids(Path(state), run)]
+    with atomic(grids) as temporary:
+        np.savez(
+            temporary,
+            epochs=np.array([epoch for epoch, _ in kept], np.int64),
+            images=np.array([images for _, images in kept], np.float32),
+        )
+
+
+def _grids(state: Path, run: GenerationRun) -> Sequence[Path]:
+    """Grids of a training's epochs, the first ones first; not those of another one before it."""
+    found = sorted((state / _GRIDS).glob("[0-9]*.npy"))
+    return [path for path in found if _is_kept(run, int(path.stem))]
+
+
+def _is_kept(run: GenerationRun, epoch: int) -> bool:
+    last = run.training.epochs
+    return epoch == last or (epoch < last and epoch % run.grid_epochs == 0)
