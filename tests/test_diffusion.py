@@ -37,6 +37,15 @@ def maps(*shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+def centred(image, mean=0.0, rms=RMS):
+    """The layer that holds mean and rms, and the noisy images of an input less their mean."""
+    centre = diffusion.Centre(dtype="float32", name="centre")
+    noisy = centre(image[..., :-1])
+    centre.mean.assign(np.broadcast_to(mean, centre.mean.shape))
+    centre.rms.assign(rms)
+    return centre, noisy
+
+
 def network(pixels=16, **changes):
     return diffusion.build(
         pixels, **{"outputs": BANDS, "width": 0.0625, "seed": 1, "sigma_data": RMS} | changes
@@ -53,12 +62,13 @@ def drawn(model, deviation=0.3):
     return model
 
 
-def untrained():
+def untrained(mean=0.0, rms=RMS, *, pixels=16, bands=BANDS):
     """What `network` is at first, without what is inside: the best denoiser of white images."""
-    image = keras.Input((16, 16, 3))
+    image = keras.Input((pixels, pixels, len(bands) + 1))
     sigma = image[..., -1:]
-    clean = [image[..., i : i + 1] * (RMS**2 / (RMS**2 + sigma**2)) for i in range(2)]
-    return keras.Model(image, dict(zip(BANDS, clean, strict=True)))
+    centre, noisy = centred(image, mean, rms)
+    clean = centre(noisy * (rms**2 / (rms**2 + sigma**2)), back=True)
+    return keras.Model(image, {name: clean[..., i : i + 1] for i, name in enumerate(bands)})
 
 
 # The network
@@ -73,16 +83,37 @@ def policy(request):
 
 
 def test_an_untrained_network_is_the_preconditioning(policy):
-    """c_skip x, in float32 whatever the network inside computes in."""
-    model, clean = network(), maps(3, 16, 16, 2)
+    """c_skip x about the mean, in float32 whatever the network inside computes in."""
     sigmas = np.float32([0.002, 0.7, 80])
-    noisy = RMS * clean + sigmas[:, None, None, None] * maps(3, 16, 16, 2, seed=1)
-    found = np.asarray(diffusion.denoise(model, noisy, sigmas))
-    skip = RMS**2 / (sigmas.astype(float) ** 2 + RMS**2)
-    np.testing.assert_allclose(found, skip[:, None, None, None] * noisy, rtol=1e-6)
-    np.testing.assert_allclose(found, diffusion.denoise(untrained(), noisy, sigmas), rtol=1e-6)
+    noise = sigmas[:, None, None, None] * maps(3, 16, 16, 2, seed=1)
+    skip = (RMS**2 / (sigmas.astype(float) ** 2 + RMS**2))[:, None, None, None]
+    for mean in (None, 3 * maps(16, 16, 2, seed=2)):
+        model, offset = network(mean=mean), 0 if mean is None else mean
+        noisy = offset + RMS * maps(3, 16, 16, 2) + noise
+        found = np.asarray(diffusion.denoise(model, noisy, sigmas))
+        np.testing.assert_allclose(found, offset + skip * (noisy - offset), rtol=1e-6, atol=1e-6)
+        same = diffusion.denoise(untrained(offset), noisy, sigmas)
+        np.testing.assert_allclose(found, same, rtol=1e-6, atol=1e-6)
     assert tuple(model.output) == BANDS
     assert all(output.dtype == "float32" for output in model.output.values())
+
+
+def test_the_centre_takes_the_mean_off_and_puts_it_back(policy):
+    """In float32 under any policy; neither mean nor rms is trained."""
+    mean, images = 30 * maps(4, 4, 2), maps(3, 4, 4, 2, seed=1)
+    model = network(4, mean=mean, sigma_data=0.2)
+    centre = model.get_layer("centre")
+    less = np.asarray(centre(images))
+    assert less.dtype == np.float32
+    np.testing.assert_array_equal(less, images - mean)
+    np.testing.assert_array_equal(centre(images, back=True), images + mean)
+    np.testing.assert_allclose(centre(less, back=True), images, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(centre.mean, mean)
+    assert float(centre.rms) == np.float32(0.2)
+    assert not centre.trainable_variables
+    fresh = diffusion.Centre()
+    np.testing.assert_array_equal(fresh(images), keras.ops.cast(images, fresh.compute_dtype))
+    assert float(fresh.rms) == 1
 
 
 def test_what_the_network_adds_is_as_large_as_what_noise_leaves_open():
@@ -96,15 +127,16 @@ def test_what_the_network_adds_is_as_large_as_what_noise_leaves_open():
 
 
 def test_the_network_sees_images_of_one_deviation_and_the_log_of_the_noise():
-    """c_in x and ln(sigma) / 4: scaled noise of each level looks alike but for the waves."""
-    model = drawn(network(outputs=("a",)))
+    """c_in x about the mean, ln(sigma) / 4: noise of all levels looks alike but for the waves."""
+    mean = maps(16, 16, 1, seed=1)
+    model = drawn(network(outputs=("a",), mean=mean))
     inside = keras.Model(
         model.input, [model.get_layer(name).output for name in ("stem_conv", "noise_waves")]
     )
     white, sigmas = maps(2, 16, 16, 1), np.float32([0.01, 20])
     total = np.sqrt(sigmas**2 + RMS**2)[:, None, None, None]
     level = np.broadcast_to(sigmas[:, None, None, None], white.shape)
-    stem, waves = inside(np.concatenate([total * white, level], -1))
+    stem, waves = inside(np.concatenate([mean + total * white, level], -1))
     kernel, bias = model.get_layer("stem_conv").get_weights()
     expected = keras.ops.conv(white, kernel, padding="same") + bias
     np.testing.assert_allclose(stem, expected, atol=1e-5)
@@ -156,19 +188,25 @@ def test_pixels_that_cannot_be_halved_are_refused():
 
 
 def test_a_network_on_disk_works_in_a_fresh_process(tmp_path):
-    """In safe mode, by Keras alone; outputs keep their order, which is not that of letters."""
-    model, x = drawn(network()), np.abs(maps(2, 16, 16, 3)) + 0.1
+    """In safe mode, with mean and rms; outputs keep their order, which is not that of letters."""
+    mean = 10 * maps(16, 16, 2, seed=1)
+    model, x = drawn(network(mean=mean)), np.abs(maps(2, 16, 16, 3)) + 0.1
     model.save(tmp_path / "network.keras")
     np.save(tmp_path / "x.npy", x)
     code = (
         "import keras, numpy as np\n"
+        "import skyweave.networks.diffusion\n"
         "model = keras.saving.load_model('network.keras', compile=False, safe_mode=True)\n"
         "assert list(model.output) == ['b', 'a']\n"
         "found = model(np.load('x.npy'))\n"
-        "np.savez('found.npz', **{name: np.asarray(found[name]) for name in found})\n"
+        "centre = model.get_layer('centre')\n"
+        "kept = {name: np.asarray(getattr(centre, name)) for name in ('mean', 'rms')}\n"
+        "np.savez('found.npz', **kept, **{name: np.asarray(found[name]) for name in found})\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
     again = np.load(tmp_path / "found.npz")
+    np.testing.assert_array_equal(again["mean"], mean)
+    assert again["rms"] == RMS
     for name, output in model(x).items():
         np.testing.assert_allclose(again[name], output, rtol=1e-5, atol=1e-6)
 
@@ -176,35 +214,68 @@ def test_a_network_on_disk_works_in_a_fresh_process(tmp_path):
 # The sampler
 
 
-def best(variance):
-    """The best denoiser of white Gaussian images of a variance."""
-    return lambda noisy, sigma: noisy * variance / (variance + sigma**2)
+def best(variance, mean=0.0):
+    """The best denoiser of white Gaussian images of a mean and variance."""
+    return lambda noisy, sigma: mean + (noisy - mean) * variance / (variance + sigma**2)
 
 
 def test_levels_are_those_of_the_paper():
-    found = diffusion.sigmas(SETTINGS)
+    """Whose images have the rms 0.5; to others levels are in proportion."""
+    found = diffusion.sigmas(Diffusion(steps=18), RMS)
     assert len(found) == 19
     np.testing.assert_allclose(found[[0, 17, 18]], [80, 0.002, 0], rtol=1e-12)
+    np.testing.assert_allclose(
+        diffusion.sigmas(Diffusion(steps=18), 0.2), 0.2 / RMS * found, rtol=1e-12
+    )
     middle = (80 ** (1 / 7) + 5 / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
     assert found[5] == pytest.approx(middle, rel=1e-12)
 
 
 def amplified(rms, steps):
-    """Deviation of the images that the sampler makes of white ones' best denoiser, over theirs."""
-    start, levels = np.array([80.0]), diffusion.sigmas(Diffusion(steps=steps))
+    """Deviation of the images that the sampler makes of white ones' best denoiser, over theirs.
+
+    `rms` is that of the images in units of what the network holds.
+    """
+    levels = diffusion.sigmas(Diffusion(steps=steps), 1.0)
+    found = diffusion.integrate(best(rms**2), levels[:1], levels)[0]
     # The path to noise 0 is x sqrt(rms² + sigma²), to scale.
-    return diffusion.integrate(best(rms**2), start, levels)[0] / (rms * 80 / np.hypot(rms, 80))
+    return found / (rms * levels[0] / np.hypot(rms, levels[0]))
 
 
 def test_paths_of_gaussian_images_are_the_analytic_ones():
     """To second order in the steps, so that the published 18 leave what `sample` says."""
-    errors = [amplified(RMS, steps) - 1 for steps in (18, 36, 72)]
+    errors = [amplified(1, steps) - 1 for steps in (18, 36, 72)]
     assert errors[0] == pytest.approx(0.055, abs=0.001)
     for coarse, fine in pairwise(errors):
         assert coarse / fine == pytest.approx(4, rel=0.2)
-    few, many = ([amplified(rms, n) - 1 for rms in (0.03, 0.1, 1, 3)] for n in (18, 64))
-    assert (min(few), max(few)) == pytest.approx((0.032, 0.129), abs=0.001)
+    strengths = (0.02, 0.06, 0.2, 2, 6, 20)
+    few, many = ([amplified(rms, n) - 1 for rms in strengths] for n in (18, 64))
+    assert (min(few), max(few)) == pytest.approx((0.022, 0.163), abs=0.001)
     assert np.abs(many).max() < 0.01
+
+
+def test_images_with_a_large_mean_need_a_start_at_it():
+    """Of norm 30 in white fluctuations of 0.2, of which the most noise is only 32."""
+    rms, length = 0.2, 30.0
+    mean = maps(4, 4, 1, seed=7)
+    along = mean / np.linalg.norm(mean)
+    mean = length * along
+    made = diffusion.sample(
+        untrained(mean, rms, pixels=4, bands=("a",)), 20_000, SETTINGS, 3, "mean", batch=20_000
+    )
+    # What is drawn scatters by 0.7 % of the rms, in each pixel as along the mean.
+    offset = made.mean(axis=0, dtype=float) - mean
+    assert abs(np.vdot(offset, along)) < 0.02 * rms
+    assert offset.std() < 0.01 * rms
+    assert (made - mean).std() == pytest.approx(rms, rel=0.01)
+    levels = diffusion.sigmas(SETTINGS, rms)
+    exact = diffusion.integrate(best(rms**2, mean), mean, levels)
+    np.testing.assert_allclose(exact, mean, rtol=1e-6)
+    # (x - mean) / sqrt(rms² + sigma²) stays as it is: from 0 on, nearly one rms is missing.
+    missing = length * rms / np.hypot(rms, levels[0])
+    found = diffusion.integrate(best(rms**2, mean), np.zeros_like(mean), levels)
+    assert length - np.vdot(found, along) == pytest.approx(missing, rel=0.01)
+    assert missing == pytest.approx(0.94 * rms, rel=0.01)
 
 
 def test_paths_between_two_peaks_are_those_of_another_integrator():
@@ -216,7 +287,7 @@ def test_paths_between_two_peaks_are_those_of_another_integrator():
         return side + 0.04 / total * (noisy - side)
 
     start = np.array([-100.0, -20.0, 3.0, 40.0, 150.0])
-    levels = diffusion.sigmas(Diffusion(steps=500))
+    levels = diffusion.sigmas(Diffusion(steps=500), RMS)
     found = diffusion.integrate(clean, start, levels)
     path = solve_ivp(
         lambda sigma, x: (x - clean(x, sigma)) / sigma,
@@ -226,8 +297,9 @@ def test_paths_between_two_peaks_are_those_of_another_integrator():
         atol=1e-9,
     )
     np.testing.assert_allclose(found, path.y[:, -1], atol=2e-3)
-    many = 80 * np.random.default_rng(0).standard_normal(4000)
-    found = diffusion.integrate(clean, many, diffusion.sigmas(Diffusion(steps=64)))
+    levels = diffusion.sigmas(SETTINGS, RMS)
+    many = levels[0] * np.random.default_rng(0).standard_normal(4000)
+    found = diffusion.integrate(clean, many, levels)
     assert (found > 0).mean() == pytest.approx(0.5, abs=0.025)
     assert np.abs(found).mean() == pytest.approx(1, abs=0.01)
     assert np.abs(found).std() == pytest.approx(0.2, rel=0.03)
@@ -235,7 +307,7 @@ def test_paths_between_two_peaks_are_those_of_another_integrator():
 
 def test_images_of_the_best_denoiser_have_the_variance():
     """White images, for which that is known at each level of the noise."""
-    made = diffusion.sample(untrained(), 150, Diffusion(steps=64), 3, "test", batch=75)
+    made = diffusion.sample(untrained(), 150, SETTINGS, 3, "test", batch=75)
     assert made.shape == (150, 16, 16, 2)
     assert made.dtype == np.float32
     assert made.var() == pytest.approx(RMS**2, rel=0.02)
@@ -262,7 +334,9 @@ def test_an_image_depends_on_its_number_alone():
 def toy(bands=BANDS):
     """A network that is soon compiled."""
     image = keras.Input((8, 8, len(bands) + 1))
-    x = layers.Conv2D(4, 3, padding="same", activation="tanh", name="first")(image)
+    _, noisy = centred(image, 0.1 * maps(8, 8, len(bands), seed=9))
+    x = layers.Concatenate()([noisy, image[..., -1:]])
+    x = layers.Conv2D(4, 3, padding="same", activation="tanh", name="first")(x)
     found = {name: layers.Conv2D(1, 1, name=f"last_{name}")(x) for name in bands}
     return drawn(keras.Model(image, found), 1.0)
 
@@ -279,10 +353,10 @@ def truths(count=6, bands=BANDS, seed=0, pixels=8):
 
 
 def test_the_best_denoiser_of_white_images_loses_one():
-    """At each level of the noise."""
-    y = {name: RMS * image for name, image in truths(512, pixels=16).items()}
+    """At each level of the noise, also about a mean."""
+    y = {name: 2 + RMS * image for name, image in truths(512, pixels=16).items()}
     for settings in (SETTINGS, Diffusion(p_mean=-4, p_std=0.1), Diffusion(p_mean=3, p_std=0.1)):
-        made = method(untrained(), settings=settings)
+        made = method(untrained(mean=2.0), settings=settings)
         losses = made.evaluate(None, y)
         assert list(losses) == list(BANDS)
         np.testing.assert_allclose(list(losses.values()), 1, atol=0.015)
@@ -296,7 +370,8 @@ def test_the_loss_of_a_denoiser_of_other_images_follows_the_formula():
         sigma = np.exp(log)
         skip = RMS**2 / (RMS**2 + sigma**2)
         error = (1 - skip) ** 2 * (2 * RMS) ** 2 + skip**2 * sigma**2
-        return error * (sigma**2 + RMS**2) / (sigma * RMS) ** 2 * norm.pdf(log, -1.2, 1.2)
+        density = norm.pdf(log, np.log(RMS) + SETTINGS.p_mean, SETTINGS.p_std)
+        return error * (sigma**2 + RMS**2) / (sigma * RMS) ** 2 * density
 
     expected = quad(weighted, -10, 8)[0]
     y = {name: 2 * RMS * image for name, image in truths(512, pixels=16).items()}
@@ -305,10 +380,11 @@ def test_the_loss_of_a_denoiser_of_other_images_follows_the_formula():
 
 
 def test_the_noise_is_log_normal():
+    """In units of the images' rms."""
     settings = Diffusion(p_mean=0.3, p_std=0.7)
     noise, sigmas = method(settings=settings)._draw((4000, 2, 2, 1), 5)
     for quantile in (0.02, 0.3, 0.5, 0.9):
-        expected = np.exp(norm.ppf(quantile, 0.3, 0.7))
+        expected = RMS * np.exp(norm.ppf(quantile, 0.3, 0.7))
         assert (sigmas < expected).mean() == pytest.approx(quantile, abs=1e-3)
     assert noise.std() == pytest.approx(1, abs=0.02)
 
@@ -336,10 +412,11 @@ def test_inputs_and_the_order_of_the_truths_do_not_matter():
 
 
 def test_the_average_follows_its_formula_and_is_judged():
-    """Half in 10,000 images, at the start in 5 % of those seen."""
+    """Half in 10,000 images, at the start in 5 % of those seen; mean and rms stay as they are."""
     made, y = method(), truths()
     learning = made.learners[0].model
     expected = values(learning.variables)
+    first = values(learning.get_layer("centre").variables)
     for batch in range(4):
         made.train(None, y, Place(batch, batch))
         share = 1 - kept(10_000, 6, Place(batch, batch))
@@ -347,6 +424,9 @@ def test_the_average_follows_its_formula_and_is_judged():
         expected = [mean + share * (weight - mean) for mean, weight in pairs]
         for mine, theirs in zip(values(made.model.variables), expected, strict=True):
             np.testing.assert_allclose(mine, theirs, rtol=0, atol=1e-6)
+    for model in (made.model, learning):
+        for mine, old in zip(values(model.get_layer("centre").variables), first, strict=True):
+            np.testing.assert_array_equal(mine, old)
     assert share == pytest.approx(1 - 0.5 ** (1 / (0.05 * 4)))
     before = made.evaluate(None, y)
     for variable in learning.variables:
@@ -467,7 +547,7 @@ def blobs(count, seed):
 
 
 def test_blobs_are_learned():
-    """Their mean image, and how far its pixels lie from it."""
+    """Their mean image, which this network does not hold, and how far its pixels lie from it."""
     prepare(1)
     real = blobs(2000, 0)
     rms = float(np.sqrt((real**2).mean()))

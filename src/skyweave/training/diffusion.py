@@ -25,8 +25,10 @@ class DiffusionTraining:
 
     An output's loss is the mean squared error of its image, over the variance that noise and image
     leave open if both are white (Karras et al. 2022, arXiv:2206.00364): an untrained network then
-    has 1 at each level of the noise. The log of the noise's rms is normal with `settings.p_mean`
-    and `p_std`. The product `model` is the exponential moving average of the network that learns.
+    has 1 at each level of the noise. `sigma_data` is the rms of the truths about their mean, that
+    which the network was built with. The log of the noise's rms in units of it is normal with
+    `settings.p_mean` and `p_std`. The product `model` is the exponential moving average of the
+    network that learns, all its variables: also the mean image and the rms, which never change.
 
     Noise and its levels are drawn by `seed`, `name` and the batch's number, in validation by the
     images' own bytes, so that epochs are judged by the same. Inputs of the feed are not looked at.
@@ -124,7 +126,8 @@ class DiffusionTraining:
 
         rng = seeds.generator(*self._key, *identity)
         quantiles = (np.arange(shape[0]) + rng.random()) / shape[0]
-        sigmas = np.exp(self.settings.p_mean + self.settings.p_std * ndtri(quantiles))
+        logarithms = self.settings.p_mean + self.settings.p_std * ndtri(quantiles)
+        sigmas = np.sqrt(self._variance) * np.exp(logarithms)
         return rng.standard_normal(shape, np.float32), sigmas.astype(np.float32)
 
     def _losses(
