@@ -11,10 +11,14 @@ import pytest
 from scipy import ndimage
 
 from skyweave.data.predictions import write_predictions
+from skyweave.data.shards import write_shard
 from skyweave.report.figures import (
+    draw_alphas,
     draw_decomposition,
+    draw_denoising,
     draw_foregrounds,
     draw_full_sky,
+    draw_generation,
     draw_inpainting,
     draw_reconstruction,
     draw_sky,
@@ -719,6 +723,208 @@ def draw_made_sky(folder: Path, out: Path) -> None:
     draw_full_sky(folder, folder / "mask.fits", out)
 
 
+def galaxies(seed: int, count: int, pixels: int, bands: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Round exponential profiles (count, pixels, pixels) of several sizes, by band."""
+    rng = np.random.default_rng(seed)
+    y, x = np.indices((pixels, pixels)) - (pixels - 1) / 2
+    radius = rng.uniform(1, pixels / 8, (count, 1, 1))
+    image = np.exp(-np.hypot(x, y) / radius) / radius**2
+    return {band: np.float32(10 * (number + 1) * image) for number, band in enumerate(bands)}
+
+
+#: Statistics of shapes, and how far a network, other real images and Gaussian ones are away.
+SHAPES = ("sersic_index", "ellipticity", "flux")
+AWAY = {"network": 0.3, "real": 0.05, "gaussian_images": 1.2}
+
+
+def write_images(folder: Path, pixels: int = 16, bands: tuple[str, ...] = ("image",)) -> Path:
+    """A dataset of images of galaxies, 40 in two shards, of which 20 are the test set."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(2):
+        _image_shard(folder / f"{number}.h5", galaxies(number, 20, pixels, bands), 20 * number)
+    split = ["train", "test"] * 19 + ["validation", "test"]
+    write_table(folder / "split.csv", pd.DataFrame({"realization": np.arange(40), "split": split}))
+    stretch = {"kind": "asinh", "softening": 0.1, "top": 10.0}
+    (folder / "stretch.json").write_text(json.dumps(stretch))
+    return folder
+
+
+def _image_shard(path: Path, images: dict[str, np.ndarray], first: int) -> None:
+    count, pixels = next(iter(images.values())).shape[:2]
+    write_shard(
+        path,
+        images,
+        realizations=first + np.arange(count),
+        size_deg=pixels * 0.1 / 3600,
+        units=dict.fromkeys(images, "nJy"),
+        provenance={"seed": 1},
+    )
+
+
+def write_generation(
+    folder: Path,
+    pixels: int = 16,
+    bands: tuple[str, ...] = ("image",),
+    features: bool = True,
+    morphology: bool = True,
+) -> Path:
+    """A generation run, and beside it the dataset (`write_images`) that it learned from."""
+    rng = np.random.default_rng(11)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_images(folder / "dataset", pixels, bands)
+    made = galaxies(9, 20, pixels, bands)
+    _image_shard(folder / "samples.h5", made, 0)
+    write_table(folder / "metrics.csv", _image_metrics(bands, features, morphology))
+    wave = np.linspace(0.05, 0.45, 6)
+    spread = {0.05: 0.1, 0.16: 0.4, 0.5: 1.0, 0.84: 2.5, 0.95: 8.0}
+    levels = {"truth": 1.0, "network": 1.2, "real": 1.0, "gaussian_images": 0.8}
+    spectra = [
+        pd.DataFrame({"wave_number": wave, "power": level * factor * wave**-3.0}).assign(
+            run="gan", method=method, field=band, quantile=quantile
+        )
+        for band in bands
+        for method, level in levels.items()
+        for quantile, factor in spread.items()
+    ]
+    write_table(folder / "spectra.csv", pd.concat(spectra, ignore_index=True))
+    shapes = pd.DataFrame(columns=["run", "method", "field"])
+    if morphology:
+        tables = [
+            pd.DataFrame({name: rng.normal(2 + away, 0.5, 50) for name in SHAPES}).assign(
+                run="gan", method=method, field=band
+            )
+            for method, away in ({"truth": 0.0} | AWAY).items()
+            for band in bands
+        ]
+        tables[0].loc[3, "ellipticity"] = np.nan
+        shapes = pd.concat(tables, ignore_index=True)
+    write_table(folder / "morphology.csv", shapes)
+    epochs = np.array([10, 20, 30, 40, 50, 60, 70, 75])
+    images = rng.normal(-0.5, 0.3, (len(epochs), 16, pixels, pixels, len(bands)))
+    np.savez(folder / "grids.npz", epochs=epochs, images=np.float32(images))
+    epoch = np.arange(1, 76)
+    history = {"epoch": epoch, "loss": 0.9 + 0.2 * np.sin(epoch), "val_loss": 1 + 0 * epoch}
+    parts = {"generator": 0.9, "discriminator": 1.1, "right_on_real": 0.7, "right_on_made": 0.8}
+    for name, level in parts.items():
+        history |= {f"loss_{name}": level + 0 * epoch, f"val_loss_{name}": 0.9 * level + 0 * epoch}
+    history |= {"loss_r1": 1 / epoch, "loss_path_length": 2 / epoch}
+    write_table(folder / "history.csv", pd.DataFrame(history))
+    sweep = pd.DataFrame({"epoch": [75], "statistic": "epoch", "field": "all", "value": [75.0]})
+    write_table(folder / "sweep.csv", sweep.assign(picked=1))
+    verdicts = [verdict("image: mean Wasserstein distance, below the published", 0.31, 0.07, "<")]
+    write_verdicts(folder / "verdicts.json", verdicts)
+    card = {"network": "generator", "parameters": 25123456, "inputs": [], "outputs": list(bands)}
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
+
+
+def _image_metrics(bands: tuple[str, ...], features: bool, morphology: bool) -> pd.DataFrame:
+    rows = []
+    for method, away in AWAY.items():
+        if features:
+            numbers = {"fid": 20 * away, "kid": 0.01 * away}
+            numbers |= {"precision": 1 - away / 2, "recall": 0.9 - away / 2}
+            rows += [
+                ("all", method, name, np.nan, value, 2e-4 if name == "kid" else np.nan)
+                for name, value in numbers.items()
+            ]
+        for band in bands:
+            rows += [
+                (band, method, "distance_power", ell, away, 0.02)
+                for ell in np.linspace(0.05, 0.45, 6)
+            ]
+            for name in SHAPES if morphology else ():
+                rows.append((band, method, f"distance_{name}", np.nan, 2 * away, 0.04))
+                rows.append((band, method, f"floor_{name}", np.nan, 0.05, np.nan))
+            rows.append((band, method, "mean_distance", np.nan, 1.5 * away, 0.03))
+        if method != "real":
+            rows.append(("all", method, "copies", np.nan, 0.02, 0.01))
+    columns = ["field", "method", "statistic", "ell", "value", "error"]
+    return pd.DataFrame(rows, columns=columns).assign(run="gan", split="test", n=50)
+
+
+def draw_galaxies(folder: Path, out: Path) -> None:
+    """Figures of what `write_generation` wrote."""
+    dataset = folder / "dataset"
+    draw_generation(
+        folder,
+        out,
+        shards=[dataset / "0.h5", dataset / "1.h5"],
+        split=dataset / "split.csv",
+        stretch=dataset / "stretch.json",
+    )
+
+
+#: Conditions of the test, and what they multiply errors by.
+CASES = {"none": 1.0, "resolution": 4.0, "noise": 6.0, "both": 10.0}
+
+
+def write_denoising(folder: Path, pixels: int = 16, bands: tuple[str, ...] = ("image",)) -> Path:
+    """A denoising run, and the stretch of its dataset."""
+    rng = np.random.default_rng(12)
+    write_images(folder / "dataset", pixels, bands)
+    errors = {"network": 0.01, "wiener": 0.02, "seen": 0.08}
+    rows = []
+    with h5py.File(folder / "restored.h5", "w") as file:
+        for case, factor in CASES.items():
+            side = pixels // 2 if case in ("resolution", "both") else pixels
+            for band, truth in galaxies(3, 6, side, bands).items():
+                file[f"{case}/truth/{band}"] = truth
+                for method, error in errors.items():
+                    noise = factor * error * rng.standard_normal(truth.shape)
+                    file[f"{case}/{method}/{band}"] = np.float32(truth + noise)
+                    mse = factor * error
+                    rows.append((band, method, "mse", mse, 0.1 * mse, case))
+                    rows.append((band, method, "flux_error", 0.05, 0.01, case))
+                    rows.append((band, method, "flux_bias", -0.02 * factor, 0.003, case))
+    columns = ["field", "method", "statistic", "value", "error", "case"]
+    metrics = pd.DataFrame(rows, columns=columns)
+    metrics = metrics.assign(run="mixed", split="test", ell=np.nan, n=20)
+    write_table(folder / "metrics.csv", metrics)
+    epoch = np.arange(1, 13)
+    history = {"epoch": epoch, "learning_rate": 5e-4 + 0 * epoch}
+    for number, name in enumerate(("loss", "val_loss"), start=1):
+        history |= {name: number / epoch, f"{name}_image": number / epoch}
+    write_table(folder / "history.csv", pd.DataFrame(history))
+    sweep = pd.DataFrame({"epoch": [12], "statistic": "val_loss", "field": "all", "value": [0.1]})
+    write_table(folder / "sweep.csv", sweep.assign(picked=1))
+    check = "image, more noise: mean squared error, below the Wiener filter's"
+    write_verdicts(folder / "verdicts.json", [verdict(check, 0.06, 0.12, "<")])
+    card = {"network": "residual_denoiser", "parameters": 456789, "inputs": list(bands)}
+    (folder / "card.json").write_text(json.dumps(card | {"outputs": list(bands)}))
+    return folder
+
+
+def draw_restored(folder: Path, out: Path) -> None:
+    """Figures of what `write_denoising` wrote."""
+    draw_denoising(folder, out, stretch=folder / "dataset" / "stretch.json")
+
+
+def write_alphas(folder: Path, bands: tuple[str, ...] = ("image",), networks: int = 3) -> Path:
+    """What `tasks.alphas` leaves: generated images help, but not as the networks were trained."""
+    folder.mkdir(parents=True, exist_ok=True)
+    error = np.nan if networks == 1 else 0.01
+    rows = [
+        {
+            "field": band,
+            "case": case,
+            "alpha": alpha,
+            "networks": networks,
+            "mse": 0.01 * factor * (1 - gain * alpha),
+            "error": error,
+            "gain": gain * alpha,
+            "gain_error": error if alpha else 0.0,
+        }
+        for band in bands
+        for (case, factor), gain in zip(CASES.items(), (-0.2, 0.1, 0.3, 0.4), strict=True)
+        for alpha in (0.0, 0.25, 0.5)
+    ]
+    write_table(folder / "table.csv", pd.DataFrame(rows))
+    check = "image, more noise: error lower with generated images, share (alpha 0.5)"
+    write_verdicts(folder / "verdicts.json", [verdict(check, 0.15, 0.02, ">")])
+    return folder
+
+
 _DRAWN: dict[str, Path] = {}
 
 
@@ -731,13 +937,19 @@ _KINDS = {
     "sky": (write_sky, draw_sky),
     "cmb": (write_cmb, draw_cmb),
 }
+#: Kinds of images of galaxies, which have a page of their own in the tests.
+_OF_GALAXIES = {
+    "generation": (write_generation, draw_galaxies),
+    "denoising": (write_denoising, draw_restored),
+    "alphas": (write_alphas, draw_alphas),
+}
 
 
 def drawn(factory: pytest.TempPathFactory, *kinds: str) -> dict[str, Path]:
-    """A folder of each kind, or of some, with its figures, drawn once a test run."""
+    """A folder of each of `_KINDS`, or of some kinds, with its figures, drawn once a test run."""
     for kind in kinds or _KINDS:
         if kind not in _DRAWN:
-            write, draw = _KINDS[kind]
+            write, draw = (_KINDS | _OF_GALAXIES)[kind]
             folder = write(factory.mktemp("drawn") / kind)
             draw(folder, folder / "figures")
             _DRAWN[kind] = folder
@@ -758,6 +970,25 @@ SETTINGS = {
             "kind": "sky",
             "map": {"source": "sfd98", "nside": 32},
             "patches": {"count": 8, "size_deg": 20.0, "pixels": 48},
+        },
+        "sersic": {
+            "kind": "sersic",
+            "pixels": 16,
+            "pixel_arcsec": 0.1,
+            "psf": None,
+            "noise": 0.0,
+        },
+        "stamps": {
+            "kind": "images",
+            "source": "files",
+            "path": "stamps/gri.h5",
+            "bands": ["g", "r", "i"],
+            "unit": "nJy",
+            "pixels": 16,
+            "pixel_arcsec": 0.03,
+            "resize": "scale",
+            "psf": {"kind": "moffat", "fwhm_arcsec": 0.7, "beta": 2.5},
+            "noise": 0.02,
         },
     },
     "runs": {
@@ -796,6 +1027,22 @@ SETTINGS = {
             "dataset": "dust",
             "network": {"name": "forse"},
             "training": {"epochs": 40, "batch": 16},
+        },
+        "gan": {
+            "task": "generation",
+            "dataset": "sersic",
+            "fields": ["image"],
+            "network": {"name": "stylegan2"},
+            "training": {"epochs": 75, "batch": 16},
+        },
+        "mixed": {
+            "task": "denoising",
+            "dataset": "sersic",
+            "fields": ["image"],
+            "generated": "gan",
+            "alpha": 0.5,
+            "network": {"name": "residual_denoiser"},
+            "training": {"epochs": 100, "batch": 16},
         },
     },
 }

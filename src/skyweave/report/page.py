@@ -20,6 +20,8 @@ from skyweave.report.summary import (
     dataset_row,
     fidelity_scores,
     filled_scores,
+    generated_scores,
+    restored_scores,
     run_row,
     scores,
     small_scales,
@@ -43,24 +45,31 @@ def build_report(
     training_cost: Named = (),
     decomposition: Named = (),
     inpainting: Named = (),
+    generation: Named = (),
+    denoising: Named = (),
+    alphas: Named = (),
+    images: Named = (),
     scans: Named = (),
 ) -> None:
     """Write the report of a study to `out_path`, atomically; the same inputs give the same bytes.
 
     `study` holds the settings (`seed`, `datasets`, `runs`) as plain values. `runs`, `sky` and `cmb`
-    name reconstruction runs, sky datasets and CMB datasets; `decomposition`, `inpainting` and
-    `foregrounds` runs of these tasks; `full_sky` skies that were made, `training_cost` datasets
-    whose runs are compared by it and `imported` datasets of others' maps, with the folders that
-    hold their tables, verdicts.json and ``figures/figures.json``; verdicts of a CMB dataset and of
-    a run's ``generalization`` may be absent, imported maps have no figures and no verdicts, and
-    costs no verdicts. `scans` name the folders of their table.csv, a row a run.
+    name reconstruction runs, sky datasets and CMB datasets; `decomposition`, `inpainting`,
+    `foregrounds`, `generation` and `denoising` runs of these tasks; `full_sky` skies that were
+    made, `training_cost` datasets whose runs are compared by it, `alphas` those of which runs
+    differ by their share of generated images, `images` datasets of images of galaxies, and
+    `imported` datasets of others' maps, with the folders that hold their tables, verdicts.json and
+    ``figures/figures.json``; verdicts of a CMB dataset and of a run's ``generalization`` may be
+    absent, images and imported maps have no figures and no verdicts, and costs no verdicts. `scans`
+    name the folders of their table.csv, a row a run.
     Raises `UserError` for a missing or broken file.
     """
     if not isinstance(study.get("datasets"), Mapping):
         raise UserError("study", "settings with `datasets`", ", ".join(study) or "none")
     given = {"run": runs, "decomposition": decomposition, "inpainting": inpainting}
     given |= {"training_cost": training_cost, "foregrounds": foregrounds}
-    given |= {"full_sky": full_sky, "sky": sky, "cmb": cmb}
+    given |= {"full_sky": full_sky, "generation": generation, "denoising": denoising}
+    given |= {"alphas": alphas, "sky": sky, "cmb": cmb}
     folders = {
         kind: [(name, Path(folder)) for name, folder in named] for kind, named in given.items()
     }
@@ -77,7 +86,11 @@ def build_report(
             for kind in ("cmb", "sky")
             for name, folder in folders[kind]
         ]
-        + [dataset_row("imported", name, Path(folder), study) for name, folder in imported],
+        + [
+            dataset_row(kind, name, Path(folder), study)
+            for kind, named in (("images", images), ("imported", imported))
+            for name, folder in named
+        ],
         "scores": [row for name, folder in folders["run"] for row in scores(name, folder)],
         "fidelity": [
             row
@@ -86,6 +99,12 @@ def build_report(
         ],
         "filled": [
             row for name, folder in folders["inpainting"] for row in filled_scores(name, folder)
+        ],
+        "generated": [
+            row for name, folder in folders["generation"] for row in generated_scores(name, folder)
+        ],
+        "restored": [
+            row for name, folder in folders["denoising"] for row in restored_scores(name, folder)
         ],
         "elsewhere": elsewhere(folders["run"], study),
         "small_scales": [
@@ -110,7 +129,7 @@ def build_report(
 
 
 #: Sections of runs that train a network.
-_TASKS = ("run", "decomposition", "inpainting", "foregrounds")
+_TASKS = ("run", "decomposition", "inpainting", "foregrounds", "generation", "denoising")
 
 _TITLES = {
     "run": ("Reconstruction", "Run"),
@@ -119,6 +138,9 @@ _TITLES = {
     "training_cost": ("What training buys", "Runs on"),
     "foregrounds": ("Foregrounds", "Run"),
     "full_sky": ("Full sky", "Sky of"),
+    "generation": ("Galaxies: generated images", "Run"),
+    "denoising": ("Galaxies: restored images", "Run"),
+    "alphas": ("What generated images buy", "Dataset"),
     "sky": ("Sky", "Dataset"),
     "cmb": ("Simulated CMB", "Dataset"),
 }

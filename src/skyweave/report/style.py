@@ -8,6 +8,7 @@ from typing import Any
 import matplotlib
 import matplotlib.style
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -40,6 +41,9 @@ METHODS = {  # label, colour, marker (none: a prediction of theory), line
     "diffusive": ("diffusive (harmonic)", ORANGE, "s", "--"),
     "raw": ("network before copying", GREY, "X", ":"),
     "masked": ("seen part alone (NaMaster)", PINK, "D", ":"),
+    "real": ("other real images", GREY, "s", "--"),
+    "gaussian_images": ("Gaussian images", ORANGE, "v", ":"),
+    "seen": ("as seen", PINK, "D", ":"),
 }
 SPARE = [(SKY, "P", "-"), (YELLOW, "X", "-."), (GREY, "<", ":"), (BLACK, ">", "--")]
 
@@ -106,6 +110,14 @@ def canvas(
         metadata = {"Date": None, "Creator": None} if vector else {"Software": None}
         with atomic(path) as temporary:
             figure.savefig(temporary, metadata=metadata, bbox_inches="tight", pad_inches=0.06)
+
+
+def nothing_drawn(path: Path, words: str) -> pd.DataFrame:
+    """Draw words to `path` in place of a figure that has no data; returns them as its table."""
+    with canvas(path, size=(6.4, 1.2)) as (_, axes):
+        axes[0, 0].set_axis_off()
+        axes[0, 0].text(0.5, 0.5, words, ha="center", va="center", transform=axes[0, 0].transAxes)
+    return pd.DataFrame({"note": [words]})
 
 
 def method_style(method: str, methods: Sequence[str]) -> tuple[str, str, str, str]:

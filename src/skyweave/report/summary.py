@@ -9,7 +9,7 @@ from skyweave.report import read
 from skyweave.report.embed import number
 from skyweave.report.foregrounds import SCORE_COLUMNS
 from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
-from skyweave.report.style import METHODS, plain_field
+from skyweave.report.style import METHODS, UNITS, plain_field
 from skyweave.statistics.fidelity import SAMPLES
 
 _SCREENS = ("reionization", "lensing")
@@ -26,8 +26,10 @@ def run_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dic
     return {
         "name": name,
         "anchor": f"{kind}-{name}",
-        "dataset": settings.get("dataset", "–"),
-        "inputs": _fields(settings.get("inputs", settings.get("fields", card.get("inputs", ())))),
+        "dataset": settings.get("dataset", "–") + _mixed_in(settings),
+        "inputs": "random numbers"
+        if kind == "generation"
+        else _fields(settings.get("inputs", settings.get("fields", card.get("inputs", ())))),
         "outputs": _fields(settings.get("targets", card.get("outputs", ()))),
         "network": str(network.get("name", card.get("network", "–"))),
         "parameters": f"{parameters:,}".replace(",", " ") if isinstance(parameters, int) else "–",
@@ -37,10 +39,17 @@ def run_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dic
     }
 
 
+def _mixed_in(settings: Mapping[str, Any]) -> str:
+    """Generated images in the training of a run, in words."""
+    share = settings.get("alpha", 0)
+    return f" and images of {settings['generated']} (alpha {share:g})" if share else ""
+
+
 def dataset_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) -> dict[str, str]:
     """Kind, source, geometry, sizes and conditions of a dataset, in words."""
     settings = study["datasets"].get(name, {})
     is_sky = kind == "sky"
+    is_image = kind == "images"
     grid = {"cmb": settings.get("grid", {}), "sky": settings.get("patches", {})}.get(kind, settings)
     split = read.table(folder / ("places.csv" if is_sky else "split.csv"), ("split",))
     counts = split["split"].value_counts()
@@ -48,15 +57,18 @@ def dataset_row(kind: str, name: str, folder: Path, study: Mapping[str, Any]) ->
         "cmb": lambda: _cmb_conditions(settings),
         "sky": lambda: _sky_conditions(settings, folder),
         "imported": lambda: _imported_conditions(settings),
+        "images": lambda: _image_conditions(settings),
     }
+    kinds = {"cmb": "simulated CMB", "sky": "sky map", "imported": "imported maps"}
+    made = "Sérsic images" if settings.get("kind") == "sersic" else "images of galaxies"
     return {
         "name": name,
-        # Imported maps have no figures: all that there is to say stands in the settings.
-        "anchor": "provenance" if kind == "imported" else f"{kind}-{name}",
-        "kind": {"cmb": "simulated CMB", "sky": "sky map", "imported": "imported maps"}[kind],
-        "patches": str(len(split)),
+        # These have no figures of their own: all that there is to say stands in the settings.
+        "anchor": "provenance" if kind in ("imported", "images") else f"{kind}-{name}",
+        "kind": (kinds | {"images": made})[kind],
+        "patches": f"{len(split)} images" if is_image else str(len(split)),
         "split": ", ".join(f"{part} {counts[part]}" for part in SPLITS if part in counts),
-        "geometry": _geometry(grid),
+        "geometry": _frame(settings) if is_image else _geometry(grid),
         "conditions": conditions[kind](),
     }
 
@@ -70,6 +82,16 @@ def _geometry(grid: Mapping[str, Any]) -> str:
     elif grid.get("margin_deg"):
         words.append(f"cut out, {grid['margin_deg']:g}° from the edge")
     return ", ".join(words)
+
+
+def _frame(settings: Mapping[str, Any]) -> str:
+    """Side and pixels of images; the side of scaled ones is that of their files."""
+    if not {"pixel_arcsec", "pixels"} <= set(settings):
+        return "–"
+    side, pixels = settings["pixel_arcsec"], settings["pixels"]
+    if settings.get("resize") == "scale":
+        return f"scaled to {pixels} × {pixels} pixels, in the files of {side:g}″"
+    return f"{side * pixels:.4g}″, {pixels} × {pixels} pixels"
 
 
 def scores(name: str, folder: Path) -> list[dict[str, Any]]:
@@ -183,6 +205,95 @@ def hole_words(case: str) -> str:
     return f"disc, radius {radius} pixels" if kind == "radius" else "as trained"
 
 
+#: What the summary tells of images, by statistic: its key, factor and digits.
+_OF_IMAGES = {
+    "fid": ("fid", 1.0, 2),
+    "kid": ("kid", 1e3, 2),
+    "precision": ("precision", 1.0, 3),
+    "recall": ("recall", 1.0, 3),
+    "copies": ("copies", 1.0, 3),
+}
+_SETS = ("network", "real", "gaussian_images")
+
+
+def generated_scores(name: str, folder: Path) -> list[dict[str, Any]]:
+    """How near images are to real ones: of the network, other real ones and Gaussian ones.
+
+    A row a method; what was not measured is a dash. The mean distance is told band by band.
+    """
+    metrics = of_test_split(read.table(folder / "metrics.csv", METRIC_COLUMNS))
+    found = []
+    for method in _SETS:
+        rows = metrics[metrics["method"] == method].to_dict("records")
+        by = {row["statistic"]: row for row in rows}
+        means = [row for row in rows if row["statistic"] == "mean_distance"]
+        if not means:
+            continue
+        words = [
+            (f"{plain_field(str(row['field']))} " if len(means) > 1 else "") + _significant(row)
+            for row in means
+        ]
+        found.append(
+            {
+                "run": name,
+                "anchor": f"generation-{name}",
+                "method": METHODS[method][0],
+                "distance": ", ".join(words),
+                "images": number(int(means[0]["n"])),
+                **{
+                    key: _rounded(by.get(statistic), factor, digits)
+                    for statistic, (key, factor, digits) in _OF_IMAGES.items()
+                },
+            }
+        )
+    return found
+
+
+#: Methods whose squared error the summary tells.
+_RESTORED = ("network", "wiener", "seen")
+
+
+def restored_scores(name: str, folder: Path) -> list[dict[str, Any]]:
+    """Squared error of restored images and the network's flux bias, a row a field and condition."""
+    metrics = of_test_split(read.table(folder / "metrics.csv", (*METRIC_COLUMNS, "case")))
+    found = []
+    for (field, case), part in metrics.groupby(["field", "case"], sort=False):
+        by = {(row["statistic"], row["method"]): row for row in part.to_dict("records")}
+        if ("mse", "network") not in by:
+            continue
+        found.append(
+            {
+                "run": name,
+                "anchor": f"denoising-{name}",
+                "field": plain_field(str(field)),
+                "case": case_words(str(case)),
+                **{method: _significant(by.get(("mse", method))) for method in _RESTORED},
+                "bias": _rounded(by.get(("flux_bias", "network")), 100, 2, " %"),
+                "images": number(int(by["mse", "network"]["n"])),
+            }
+        )
+    return found
+
+
+def case_words(case: str) -> str:
+    """A condition of the test of restored images in words."""
+    words = {
+        "none": "as trained",
+        "resolution": "larger pixels",
+        "noise": "more noise",
+        "both": "larger pixels and more noise",
+    }
+    return words.get(case, case)
+
+
+def _rounded(row: Mapping[Any, Any] | None, factor: float, digits: int, unit: str = "") -> str:
+    """Value and error times a factor, with as many digits behind the point."""
+    if row is None or row["value"] != row["value"]:
+        return "–"
+    numbers = [factor * x for x in (row["value"], row["error"]) if x == x]
+    return " ± ".join(f"{x:.{digits}f}".replace("-", "−") for x in numbers) + unit
+
+
 def _beside(method: str) -> str:
     """Samples, or another run, in words."""
     return method if method == SAMPLES else f"run {method}"
@@ -285,6 +396,25 @@ def _imported_conditions(settings: Mapping[str, Any]) -> str:
     if "taper_deg" in settings:
         words.append(f"taper {settings['taper_deg']:g}°")
     return ", ".join(words) or "–"
+
+
+def _image_conditions(settings: Mapping[str, Any]) -> str:
+    """Source, bands, point-spread function and noise of images."""
+    words, unit = [], "nJy"
+    if settings.get("kind") == "images":
+        cosmos = settings.get("source") == "cosmos"
+        words.append("COSMOS (HST F814W)" if cosmos else str(settings.get("path") or "files"))
+        unit = settings.get("unit", "")
+        bands = settings.get("bands", ())
+        words += [f"bands {', '.join(bands)}"] if len(bands) > 1 else []
+    psf, noise = settings.get("psf"), settings.get("noise")
+    words.append(
+        f"{str(psf['kind']).capitalize()} PSF of {psf['fwhm_arcsec']:g}″ FWHM"
+        if psf
+        else "no PSF added"
+    )
+    words.append(f"noise {noise:g} {UNITS.get(unit, unit)}".rstrip() if noise else "no noise added")
+    return ", ".join(words)
 
 
 def _channel(settings: Mapping[str, Any]) -> str:

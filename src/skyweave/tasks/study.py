@@ -5,6 +5,7 @@ from pathlib import Path
 from skyweave.config import Config, ForegroundsRun
 from skyweave.files import versions
 from skyweave.report.page import build_report
+from skyweave.tasks.alphas import alphas
 from skyweave.tasks.training_cost import comparable
 
 _PACKAGES = (
@@ -32,6 +33,10 @@ def build(study: Config, page: Path) -> None:
         decomposition=runs("decomposition"),
         inpainting=runs("inpainting"),
         foregrounds=runs("foregrounds"),
+        generation=runs("generation"),
+        denoising=runs("denoising"),
+        alphas=[(name, results / "datasets" / name / "alphas") for name in alphas(study)],
+        images=folders("sersic") + folders("images"),
         full_sky=[
             (name, results / "sky" / name)
             for name, run in sorted(study.runs.items())
