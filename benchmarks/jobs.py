@@ -7,12 +7,17 @@ from skyweave.config import (
     CmbDataset,
     Config,
     DecompositionRun,
+    DenoisingRun,
     ForegroundsRun,
+    GenerationRun,
+    ImagesDataset,
     InpaintingRun,
     ReconstructionRun,
+    SersicDataset,
     SkyDataset,
 )
 from skyweave.simulation.cosmologies import at_point, points
+from skyweave.tasks.alphas import alphas
 from skyweave.tasks.training_cost import comparable
 
 SKY_RULES = ("sky_map", "sky_mask", "sky_patches", "sky_statistics", "draw_sky")
@@ -119,6 +124,7 @@ def job_counts(study: Config) -> dict[str, int]:
         **_decomposition_counts(study),
         **_foreground_counts(study),
         **_inpainting_counts(study),
+        **_image_counts(study),
         "predict_maps": len(study.predictions),
         "tabulate_scan": len(study.scans),
         "record_runs": int(bool(study.runs)),
@@ -166,4 +172,23 @@ def _inpainting_counts(study: Config) -> dict[str, int]:
         "covariance": len({(run.dataset, run.fields[0].partition("_")[2]) for run in runs}),
         "cut_holes": sum(run.holes.kind == "sky" for run in runs),
         **dict.fromkeys(rules, len(runs)),
+    }
+
+
+def _image_counts(study: Config) -> dict[str, int]:
+    rendered = [each for each in study.datasets.values() if isinstance(each, SersicDataset)]
+    imported = [each for each in study.datasets.values() if isinstance(each, ImagesDataset)]
+    generators = [run for run in study.runs.values() if isinstance(run, GenerationRun)]
+    denoisers = [run for run in study.runs.values() if isinstance(run, DenoisingRun)]
+    generation = ("generate", "evaluate_generation", "draw_generation")
+    denoising = ("evaluate_denoising", "draw_denoising")
+    return {
+        "fetch_cosmos": int(any(each.source == "cosmos" for each in imported)),
+        "render_sersic": sum(len(each.shards) for each in rendered),
+        "import_images": len(imported),
+        "prepare_images": len(rendered) + len(imported),
+        "fetch_inception": int(any(run.metrics.features for run in generators)),
+        **dict.fromkeys(generation, len(generators)),
+        **dict.fromkeys(denoising, len(denoisers)),
+        **dict.fromkeys(("compare_alphas", "draw_alphas"), len(alphas(study))),
     }

@@ -159,13 +159,3 @@ def rule_graph(config: Path) -> dict[str, list[str]]:
         name: sorted(names[first] for first, last in edges if last == node)
         for node, name in names.items()
     }
-
-
-def asked_for(rule: str, key: str) -> int:
-    """The number that the text of a rule asks for: `threads`, `mem_mb`, `runtime`."""
-    for path in (ROOT / "workflow" / "rules").glob("*.smk"):
-        parts = re.split(r"^rule (\w+):$", path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-        text = dict(zip(parts[1::2], parts[2::2], strict=True)).get(rule, "")
-        if found := re.search(rf"\b{key}(?:: |=)(\d+)", text):
-            return int(found[1])
-    raise UserError(f"rule {rule}", f"a number for {key}", "none")

@@ -12,7 +12,9 @@ from benchmarks.record import Measured
 from skyweave.errors import UserError
 
 #: Modules with a table BENCHMARKS of functions by name.
-MODULES = ("benchmarks.simulation", "benchmarks.sky", "benchmarks.training", "benchmarks.galaxies")
+MODULES = tuple(
+    f"benchmarks.{name}" for name in ("simulation", "sky", "training", "galaxies", "features")
+)
 
 #: What keeps a library to one thread; read when it is loaded.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}

@@ -32,6 +32,8 @@ from skyweave.errors import UserError
 from skyweave.files import write_text
 
 PAGE = Path("docs/scaling.md")
+#: Threads that `predict` asks for with networks of published sizes.
+_THREADS = 8
 
 
 def page(
@@ -218,7 +220,7 @@ def _limits(measured: Measured) -> str:
     made = [jobs.dataset_of(study, run) for study, run in zip(studies, runs, strict=True)]
     held = [_held(dataset, run) for dataset, run in zip(made, runs, strict=True)]
     forward = [extrapolate.forward(*each) for each in zip(studies, runs, strict=True)]
-    cores = measured.cores / plan.asked_for("predict", "threads") / 60
+    cores = measured.cores / _THREADS / 60
     minutes: dict[str, Sequence[object]] = {
         "`estimate`": [extrapolate.longest_estimate(measured, study) / 60 for study in studies],
         "`predict`": [cores * work / measured.rate for work in forward],

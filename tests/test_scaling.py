@@ -154,7 +154,10 @@ def small(folder: Path) -> Path:
     two channels, one of them those of the sky.
     """
     values = config.read_yaml(extrapolate.QUICK)
-    others = {"tensors", "nothing", "temperature"}, {"plain", "adversarial", "flow", "combine"}
+    others = (
+        {"tensors", "nothing", "temperature", "galaxies"},
+        {"plain", "adversarial", "flow", "combine", "sersic", "denoise", "denoise_mixed"},
+    )
     for section, names in zip(("datasets", "runs"), others, strict=True):
         values[section] = {name: one for name, one in values[section].items() if name not in names}
     dataset, resunet = values["datasets"]["cmb"], values["runs"]["resunet"]
@@ -199,6 +202,47 @@ def test_counts_are_those_of_snakemake(tmp_path):
     assert graph["all"] == ["report"]
 
 
+def galaxies(folder: Path) -> Path:
+    """Sérsic images in three files and stamps of COSMOS; generators of both, and denoisers.
+
+    Generated images are mixed in on one dataset alone, and features tell apart those of the other.
+    """
+    training = {"epochs": 1, "batch": 4}
+    made = {"task": "generation", "training": training, "samples": 20}
+    clear = {"task": "denoising", "training": training}
+    blind = {"metrics": {"features": False}}
+    study = {
+        "datasets": {
+            "profiles": {"kind": "sersic", "pixels": 32, "realizations": 250, "shard_size": 100},
+            "stamps": {"kind": "images", "source": "cosmos", "pixels": 32},
+        },
+        "runs": {
+            "made": made | blind | {"dataset": "profiles"},
+            "stamped": made | {"dataset": "stamps"},
+            "clear": clear | {"dataset": "profiles", "generated": "made"},
+            "plain": clear | {"dataset": "stamps"},
+        },
+        "scans": {"s": {"run": "clear", "settings": {"alpha": [0, 0.5], "repeat": [1, 2]}}},
+    }
+    path = folder / "study.yaml"
+    path.write_text(yaml.safe_dump(study), encoding="utf-8")
+    return path
+
+
+def test_counts_of_images_are_those_of_snakemake(tmp_path):
+    path = galaxies(tmp_path)
+    counts = plan.dry_run(path, tmp_path).counts
+    assert counts == jobs.job_counts(config.load(path))
+    assert counts == {
+        **{"render_sersic": 3, "import_images": 1, "prepare_images": 2, "train": 8},
+        **dict.fromkeys(("generate", "evaluate_generation", "draw_generation"), 2),
+        **dict.fromkeys(("evaluate_denoising", "draw_denoising"), 6),
+        **dict.fromkeys(("fetch_cosmos", "fetch_inception", "tabulate_scan"), 1),
+        **dict.fromkeys(("compare_alphas", "draw_alphas"), 1),
+        **dict.fromkeys(("record_runs", "report", "all"), 1),
+    }
+
+
 STUDIES = [extrapolate.QUICK, *sorted((ROOT / "config" / "studies").glob("*.yaml"))]
 
 
@@ -215,12 +259,6 @@ def test_a_study_that_snakemake_refuses_is_one_line(tmp_path):
     ) as caught:
         plan.dry_run(tmp_path / "study.yaml", tmp_path)
     assert "\n" not in str(caught.value)
-
-
-def test_what_a_rule_asks_for():
-    assert plan.asked_for("train", "threads") == 8
-    with pytest.raises(UserError, match="rule simulate: expected a number for mem_mb"):
-        plan.asked_for("simulate", "mem_mb")
 
 
 # The page

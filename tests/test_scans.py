@@ -128,6 +128,23 @@ def test_every_task_is_scanned():
     assert found.runs["s_3"].adversarial.fidelity == 100
 
 
+def test_fields_of_images_are_their_bands():
+    sections = {
+        "datasets": {"galaxies": {"kind": "sersic", "pixels": 32, "realizations": 200}},
+        "runs": {
+            "made": {"task": "generation", "dataset": "galaxies"},
+            "clear": {"task": "denoising", "dataset": "galaxies", "generated": "made"},
+        },
+    }
+    settings = {"alpha": [0, 0.5], "repeat": [1, 2]}
+    scan = {"run": "clear", "settings": settings, "fields": ["image"]}
+    found = parse(sections | {"scans": {"s": scan}})
+    alike = [(found.runs[f"s_{n}"].alpha, found.runs[f"s_{n}"].repeat) for n in range(1, 5)]
+    assert alike == [(0, 1), (0, 2), (0.5, 1), (0.5, 2)]
+    with pytest.raises(UserError, match=r"targets of its runs \(image\), found 'kappa'"):
+        parse(sections | {"scans": {"s": scan | {"fields": ["kappa"]}}})
+
+
 @pytest.mark.parametrize(
     ("settings", "more", "where", "said"),
     [
@@ -257,6 +274,66 @@ def test_a_table_of_some_fields(tmp_path):
     assert table.checks.to_list() == [0]
 
 
+def write_images_run(folder: Path, rows: list[tuple]) -> None:
+    """Metrics of images: field, method, statistic, case (None: no such column), value, error."""
+    folder.mkdir(parents=True)
+    columns = ["field", "method", "statistic", "case", "value", "error"]
+    table = pd.DataFrame(rows, columns=columns).dropna(axis=1, how="all")
+    write_table(folder / "metrics.csv", table.assign(run=folder.name, split="test", ell=np.nan))
+    write_verdicts(folder / "verdicts.json", [verdict("a check", 1.0, 2.0, "<")])
+
+
+def test_a_table_of_restored_images(tmp_path):
+    cases = {"none": 1.0, "resolution": 2.0, "noise": 3.0, "both": 4.0}
+    for name, factor in (("s_1", 1), ("s_2", 10)):
+        rows = [
+            (field, "network", "mse", case, factor * weight * value, 0.1)
+            for field, weight in (("g", 1), ("r", 100))
+            for case, value in cases.items()
+        ]
+        rows += [(field, "wiener", "mse", *row, 9.0, 9.0) for field, _, _, *row, _, _ in rows]
+        rows += [
+            (field, "network", "flux_bias", *row, 9.0, 9.0) for field, _, _, *row, _, _ in rows
+        ]
+        write_images_run(tmp_path / name, rows)
+    members = {"s_1": {"alpha": 0.0}, "s_2": {"alpha": 0.5}}
+    table = table_of(tmp_path, members)
+    scores = [
+        f"mse_{case}{field}" for field in "gr" for case in ("", "resolution_", "noise_", "both_")
+    ]
+    both = [name for score in scores for name in (score, f"{score}_error")]
+    assert list(table.columns) == ["run", "alpha", *both, "passed", "checks"]
+    values = np.outer([1, 10], [1, 2, 3, 4, 100, 200, 300, 400])
+    assert table[scores].to_numpy() == pytest.approx(values)
+    assert (table[[f"{score}_error" for score in scores]] == 0.1).all(axis=None)
+    some = table_of(tmp_path, members, fields=["r"])
+    pd.testing.assert_frame_equal(some[both[8:]], table[both[8:]])
+    assert not [name for name in some if name.startswith("mse") and "_g" in name]
+
+
+def test_a_table_of_generated_images(tmp_path):
+    network = [
+        ("image", "network", "mean_distance", None, 0.06, 0.01),
+        ("image", "network", "distance_gini", None, 0.5, 0.1),
+        ("all", "network", "fid", None, 0.5, np.nan),
+        ("all", "network", "copies", None, 0.01, 0.002),
+    ]
+    others = [(field, "real", *row, 9.0, 9.0) for field, _, *row, _, _ in network]
+    write_images_run(tmp_path / "s_1", [*network, *others])
+    # One that is judged without features.
+    write_images_run(tmp_path / "s_2", [row for row in network if row[2] != "fid"])
+    members = {"s_1": {"network.width": 0.5}, "s_2": {"network.width": 1.0}}
+    table = table_of(tmp_path, members)
+    scores = ["mean_distance_image", "fid", "copies"]
+    both = [name for score in scores for name in (score, f"{score}_error")]
+    assert list(table.columns) == ["run", "network.width", *both, "passed", "checks"]
+    assert table[scores].iloc[0].to_list() == [0.06, 0.5, 0.01]
+    assert table.mean_distance_image_error.to_list() == [0.01, 0.01]
+    assert np.isnan(table.fid.iloc[1])
+    # What goes with no field stays with any.
+    assert {"fid", "copies"} <= set(table_of(tmp_path, members, fields=["image"]))
+
+
 def test_a_table_needs_each_runs_files(tmp_path):
     write_run(tmp_path / "s_1", {}, [])
     (tmp_path / "s_1" / "verdicts.json").unlink()
@@ -326,6 +403,30 @@ def test_a_run_with_holes_of_the_sky_depends_on_that_sky():
         assert list(own.datasets) == datasets
         assert own.runs == {run: found.runs[run]}
         assert restricted(own, run) == own
+
+
+def test_a_run_depends_on_the_images_that_it_learns_from(tmp_path):
+    made = {"task": "generation", "dataset": "galaxies"}
+    clear = {"task": "denoising", "dataset": "galaxies"}
+    galaxies = {"kind": "sersic", "pixels": 32, "realizations": 200}
+    found = parse(
+        {
+            "datasets": {"galaxies": galaxies, "others": galaxies},
+            "runs": {
+                "made": made,
+                "unread": made,
+                "plain": clear,
+                "mixed": clear | {"generated": "made", "alpha": 0.5},
+            },
+        }
+    )
+    for run, runs in (("plain", ["plain"]), ("mixed", ["mixed", "made"])):
+        own = restricted(found, run)
+        assert list(own.datasets) == ["galaxies"]
+        assert set(own.runs) == set(runs)
+    record(found, {"mixed": tmp_path / "mixed"}, snakefile="Snakefile")
+    text = (tmp_path / "mixed" / "config.yaml").read_text(encoding="utf-8")
+    assert parse(yaml.safe_load(text)) == restricted(found, "mixed")
 
 
 def test_what_is_recorded_is_read_again(tmp_path):

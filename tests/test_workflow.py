@@ -81,7 +81,7 @@ def test_a_script_is_thin(path):
     "target",
     [
         *("all", "datasets", "reconstruction", "decomposition", "foregrounds", "inpainting"),
-        *("predictions", "report"),
+        *("galaxies", "predictions", "report"),
     ],
 )
 def test_named_targets_plan(target):
@@ -106,6 +106,8 @@ def test_a_study_plans(path):
         "adversary": r"^decompose +13$",
         "combine": r"^covariance +4$",
         "holes": r"^inpaint +4$",
+        "galaxies": r"^evaluate_denoising +26$",
+        "sersic_cpu": r"^render_sersic +25$",
     }
     assert re.search(counted[path.stem], done.stdout, re.MULTILINE)
 
@@ -136,57 +138,215 @@ CHANGES = {
     "training": {"frozen_from": 30},
 }
 
-#: Prints what the rules' parameters are for each run, as one line of JSON.
+#: Prints what the rules' parameters and functions of wildcards are, as one line of JSON.
 SHOWN = """
 include: "{root}/Snakefile"
 
 
 class Of(dict):
-    def __init__(self, run):
-        super().__init__(run=run)
-        self.run = run
+    __getattr__ = dict.__getitem__
 
 
-def shown(rule, run):
-    values = rule.params.items()
-    return {{key: value(Of(run)) for key, value in values if callable(value) and key != "state"}}
+def shown(name, of):
+    if name in globals():
+        return globals()[name](Of(of))
+    values = getattr(rules, name).params.items()
+    beside = ("state", "measured")
+    return {{k: v(Of(of)) for k, v in values if callable(v) and k not in beside}}
 
 
-of_run = {{"train": rules.train, "inpaint": rules.inpaint, "evaluate": rules.evaluate_inpainting}}
-found = {{
-    run: {{name: shown(rule, run) for name, rule in of_run.items()}} for run in INPAINTING
-}}
+asked = {asked}.items()
+found = {{case: {{name: shown(name, of) for name, of in one.items()}} for case, one in asked}}
 print("shown", json.dumps(found), file=sys.stderr)
 """
+
+
+def shown(folder: Path, study: dict, target: str, asked: dict) -> dict:
+    """What `asked` says: by case and name of a rule or function, what it makes of wildcards."""
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    (folder / "Snakefile").write_text(SHOWN.format(root=ROOT, asked=repr(asked)))
+    words = [target, "--dry-run", "--quiet", "all", "--configfile", "study.yaml"]
+    done = forked_snakemake.as_typed(folder, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (line,) = [one for one in done.stderr.splitlines() if one.startswith("shown ")]
+    return json.loads(line.removeprefix("shown "))
+
+
+def apart_from_base(found: dict) -> dict[str, set[str]]:
+    """Of each case but ``base`` the rules whose parameters are others than that one's."""
+    base = found.pop("base")
+    return {
+        case: {rule for rule, values in rules.items() if values != base[rule]}
+        for case, rules in found.items()
+    }
 
 
 def test_a_setting_is_a_parameter_of_the_rules_that_read_it(tmp_path):
     """What maps are judged on is no reason to train again; holes are one for everything."""
     runs = FILLING["runs"]
     changed = {name: runs["base"] | {name: value} for name, value in CHANGES.items()}
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(FILLING | {"runs": runs | changed}))
-    (tmp_path / "Snakefile").write_text(SHOWN.format(root=ROOT))
-    words = ["inpainting", "--dry-run", "--quiet", "all", "--configfile", "study.yaml"]
-    done = forked_snakemake.as_typed(tmp_path, *words)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (line,) = [one for one in done.stderr.splitlines() if one.startswith("shown ")]
-    shown = json.loads(line.removeprefix("shown "))
-    base = shown.pop("base")
-    apart = {
-        name: {rule for rule, values in rules.items() if values != base[rule]}
-        for name, rules in shown.items()
-    }
-    judged = {"inpaint", "evaluate"}
-    assert apart == {
+    study = FILLING | {"runs": runs | changed}
+    of_run = ("train", "inpaint", "evaluate_inpainting")
+    asked = {run: {rule: {"run": run} for rule in of_run} for run in study["runs"]}
+    judged = {"inpaint", "evaluate_inpainting"}
+    assert apart_from_base(shown(tmp_path, study, "inpainting", asked)) == {
         "radii": judged,
         "patches": judged,
-        "classes": {"evaluate"},
+        "classes": {"evaluate_inpainting"},
         "holes": {"train"} | judged,
         "fields": {"train"} | judged,
         "network": {"train"},
         "losses": {"train"},
         "training": {"train"},
     }
+
+
+#: A study of galaxies, and runs and datasets of it that differ from the first in one setting each.
+GALAXIES = {
+    "datasets": {"base": {"kind": "sersic", "pixels": 32, "realizations": 200}},
+    "runs": {
+        "made": {"task": "generation", "dataset": "base", "training": {"batch": 4}},
+        "clear": {"task": "denoising", "dataset": "base", "generated": "made"},
+    },
+}
+
+
+def changed_runs(name: str, changes: dict[str, dict]) -> dict:
+    """The galaxies' runs, and one of them with each of the changes."""
+    runs = GALAXIES["runs"]
+    return runs | {case: runs[name] | change for case, change in changes.items()}
+
+
+def test_how_images_are_judged_is_no_reason_to_make_them_again(tmp_path):
+    changes = {
+        "metrics": {"metrics": {"images": 20, "morphology": False}},
+        "samples": {"samples": 50},
+        "truncation": {"truncation": 0.7},
+        "sampler": {"diffusion": {"steps": 10}},
+        "width": {"network": {"width": 0.1}},
+        "losses": {"style": {"r1_gamma": 1}},
+        "augment": {"augment": {"turns": False}},
+    }
+    runs = changed_runs("made", changes)
+    of_run = ("train", "generate", "evaluate_generation")
+    names = {"base": "made"} | {case: case for case in changes}
+    asked = {case: {rule: {"run": run} for rule in of_run} for case, run in names.items()}
+    found = shown(tmp_path, GALAXIES | {"runs": runs}, "galaxies", asked)
+    assert apart_from_base(found) == {
+        "metrics": {"evaluate_generation"},
+        "samples": {"generate"},
+        "truncation": {"generate"},
+        # Grids along the training are drawn by it, too.
+        "sampler": {"train", "generate"},
+        "width": {"train", "generate"},
+        "losses": {"train"},
+        "augment": {"train"},
+    }
+
+
+def test_a_share_of_generated_images_is_another_training(tmp_path):
+    changes = {
+        "alpha": {"alpha": 0.5},
+        "repeat": {"repeat": 1},
+        "degradation": {"degradation": {"psf_pixels": 3}},
+        "turns": {"turns": False},
+    }
+    names = {"base": "clear"} | {case: case for case in changes}
+    of_run = ("train", "evaluate_denoising")
+    asked = {case: {rule: {"run": run} for rule in of_run} for case, run in names.items()}
+    study = GALAXIES | {"runs": changed_runs("clear", changes)}
+    assert apart_from_base(shown(tmp_path, study, "galaxies", asked)) == {
+        "alpha": {"train"},
+        "repeat": {"train"},
+        "degradation": {"train", "evaluate_denoising"},
+        "turns": {"train"},
+    }
+    # Images are generated for those alone that learn from them.
+    for run, count in (("clear", 1), ("alpha", 2)):
+        jobs = planned(tmp_path, study, f"results/runs/{run}/network.keras")
+        assert (jobs["train"], jobs.get("generate", 0)) == (count, count - 1)
+
+
+def test_what_profiles_are_like_is_rendered_again(tmp_path):
+    base = GALAXIES["datasets"]["base"]
+    changes = {
+        "noise": {"noise": 1.0},
+        "psf": {"psf": {"fwhm_arcsec": 0.5}},
+        "more": {"realizations": 2000},
+        "size": {"shard_size": 100},
+        "split": {"split": {"train": 0.5, "validation": 0.2, "test": 0.3}},
+        "stretch": {"stretch": {"kind": "linear"}},
+    }
+    datasets = {"base": base} | {case: base | change for case, change in changes.items()}
+    of_dataset = {"render_sersic": {"shard": "0"}, "prepare_images": {}}
+    asked = {
+        case: {rule: {"images": case} | more for rule, more in of_dataset.items()}
+        for case in datasets
+    }
+    study = GALAXIES | {"datasets": datasets}
+    assert apart_from_base(shown(tmp_path, study, "galaxies", asked)) == {
+        "noise": {"render_sersic"},
+        "psf": {"render_sersic"},
+        # The first file has more of them.
+        "more": {"render_sersic"},
+        "size": {"render_sersic"},
+        "split": {"prepare_images"},
+        "stretch": {"prepare_images"},
+    }
+
+
+def test_samples_of_a_decomposition_are_in_its_networks_card(tmp_path):
+    fields = ["q_obs", "u_obs", "e_prim"]
+    study = {
+        "datasets": {"made": {"kind": "cmb", "fields": fields, "realizations": 400}},
+        "runs": {
+            "flow": {
+                "task": "decomposition",
+                "dataset": "made",
+                "method": "flow",
+                "targets": ["e_prim"],
+                "samples": 7,
+            }
+        },
+    }
+    found = shown(tmp_path, study, "decomposition", {"flow": {"train": {"run": "flow"}}})
+    assert found["flow"]["train"]["run"]["samples"] == 7
+
+
+def test_jobs_ask_for_what_their_images_need(tmp_path):
+    """At least the arrays of single precision that they hold at once, and the network's own."""
+    study = yaml.safe_load((ROOT / "config" / "studies" / "galaxies.yaml").read_text())
+    study["runs"]["few"] = study["runs"]["vae"] | {"metrics": {"images": 200}}
+    functions = {
+        "stylegan2": ("generation_memory", "judged_images_memory", "judged_images_runtime"),
+        "few": ("judged_images_memory", "judged_images_runtime"),
+        "vae": ("generation_runtime",),
+        "diffusion": ("generation_runtime",),
+        "mixed_1": ("training_memory", "restored_memory", "restored_runtime"),
+        "mixed_25": ("training_memory",),
+        "stamps": ("generation_memory", "judged_images_memory"),
+    }
+    asked = {run: {name: {"run": run} for name in names} for run, names in functions.items()}
+    found = shown(tmp_path, study, "galaxies", asked)
+    one = 4e-6 * 256**2
+    # Stretched and as fluxes; made, truth, other real ones, Gaussian ones and training images.
+    assert found["stylegan2"]["generation_memory"] > 2 * 10_000 * one
+    assert found["stylegan2"]["judged_images_memory"] > 5 * 5000 * one
+    few = found["few"]["judged_images_memory"]
+    assert 7000 * one < few < found["stylegan2"]["judged_images_memory"] - 5 * 4000 * one
+    assert found["few"]["judged_images_runtime"] < found["stylegan2"]["judged_images_runtime"]
+    # The test set; true, as seen, by the network and by the filter.
+    assert found["mixed_1"]["restored_memory"] > 5 * 5000 * one
+    mixed = found["mixed_25"]["training_memory"] - found["mixed_1"]["training_memory"]
+    assert mixed > 10_000 * one
+    # 34 billion multiply-adds an image, a quarter of it with larger pixels, at 100 GFLOP/s.
+    assert found["mixed_1"]["restored_runtime"] > 5000 * 2.5 * 2 * 34 / 100 / 60
+    # 64 calls of a network of half the width for half as many images, twice as dear each.
+    ratio = found["diffusion"]["generation_runtime"] / found["vae"]["generation_runtime"]
+    assert 16 < ratio < 64
+    assert found["stamps"]["generation_memory"] < 8000
+    assert found["stamps"]["judged_images_memory"] < 10_000
+    assert max(value for case in found.values() for value in case.values()) < 64_000
 
 
 def planned(folder: Path, study: dict, *targets: str) -> dict[str, int]:
