@@ -1,5 +1,6 @@
 CORES ?= all
-GPUS ?= 1
+# Trainings take turns on a GPU; without one they share the cores.
+GPUS ?= $(if $(shell nvidia-smi -L 2>/dev/null | grep '^GPU '),1,$(shell nproc))
 WORKERS ?= 2
 ARGS ?=
 

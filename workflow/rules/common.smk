@@ -539,11 +539,37 @@ def pairs_threads(wildcards):
     return 1 if patches.count * patches.pixels**2 < 10**7 else 8
 
 
+def network_threads(wildcards):
+    """One for maps and a network so small that more would wait for each other, and jobs run beside
+    each other instead."""
+    run = run_settings(wildcards)
+    dataset = STUDY.datasets[run.dataset]
+    grid = {"sky": "patches", "cmb": "grid"}.get(dataset.kind)
+    pixels = (getattr(dataset, grid) if grid else dataset).pixels
+    return 1 if pixels is not None and run.network.width * pixels <= 16 else 8
+
+
+def trained_settings(wildcards):
+    """Settings of a run but for those of what is made with its network afterwards."""
+    run = run_settings(wildcards)
+    later = {"full_sky", "tests", "beside", "radii", "patches", "classes", "metrics", "truncation"}
+    # How many samples a decomposition's network makes is said in its card.
+    later |= {"samples"} if run.task == "generation" else set()
+    return run.model_dump(mode="json", exclude=later)
+
+
 def training_memory(wildcards):
-    """MB of a training; one that compares its epochs' networks holds the validation set."""
-    compares = run_settings(wildcards).training.select.swept
+    """MB of a training; one that compares its epochs' networks holds the validation set.
+
+    One that mixes in generated images holds them all, and two copies on the way.
+    """
+    run = run_settings(wildcards)
+    compares = run.training.select.swept
     held = maps_memory("validation", lambda run: len(run.inputs) + 2 * len(run.targets))
-    return 8000 + (held(wildcards) if compares else 0)
+    mixed = 0
+    if run.task == "denoising" and run.alpha:
+        mixed = 2000 + int(3 * 4e-6 * STUDY.runs[run.generated].samples * galaxy_size(run, 0)[0])
+    return 8000 + mixed + (held(wildcards) if compares else 0)
 
 
 def prediction_runtime(wildcards):
@@ -599,12 +625,85 @@ def inception(wildcards):
     return rules.fetch_inception.output if run_settings(wildcards).metrics.features else []
 
 
-def images_memory(wildcards):
-    """MB of a job that holds made and real images in double precision, and their features."""
+def galaxy_size(run, network):
+    """Pixels of an image of a run, its bands together, and MB of its `network` at work on 64."""
+    dataset = STUDY.datasets[run.dataset]
+    # Measured: 60 to 115 MB an image of 128² at full width, whatever the network.
+    working = 64 * network * run.network.width * (dataset.pixels / 128) ** 2
+    return dataset.pixels**2 * len(run.fields), working
+
+
+def galaxy_count(name, part):
+    """Images of a part of a dataset, as many as a survey has where the settings do not say."""
+    dataset = STUDY.datasets[name]
+    known = {"cosmos": 100}.get(getattr(dataset, "source", None), 20_000)
+    return getattr(dataset.split, part) * (dataset.realizations or known)
+
+
+def compared_images(run):
+    """Images of each set that a generation run is judged by."""
+    return run.metrics.images or min(run.samples, galaxy_count(run.dataset, "test"))
+
+
+def generation_memory(wildcards):
+    """MB of images made: stretched, as fluxes, and two copies on the way."""
     run = run_settings(wildcards)
-    pixels = STUDY.datasets[run.dataset].pixels ** 2 * len(run.fields)
-    count = run.samples if run.task == "generation" else 10_000
-    return 4000 + int(6 * 8e-6 * count * pixels)
+    pixels, working = galaxy_size(run, 100)
+    return 4000 + int(working + 4.5 * 4e-6 * run.samples * pixels)
+
+
+def generation_runtime(wildcards):
+    """Minutes of images made, by a processor of 100 GFLOP/s; narrow networks are as slow as wide.
+
+    One of 128² at full width is 0.2 s; of a diffusion model 0.4 s, twice for each of its steps.
+    """
+    run = run_settings(wildcards)
+    passes = 4 * run.diffusion.steps if run.network.name == "diffusion" else 1
+    of_128 = (STUDY.datasets[run.dataset].pixels / 128) ** 2
+    width = max(run.network.width, run.network.width**2)
+    return 30 + int(0.2 / 60 * run.samples * passes * of_128 * width)
+
+
+def judged_images_memory(wildcards):
+    """MB of made and real images: four sets, with copies on the way, and some of the training set.
+
+    Those that Gaussian images are drawn from are there in double precision, too.
+    """
+    run = run_settings(wildcards)
+    train = galaxy_count(run.dataset, "train")
+    images = 9 * compared_images(run) + min(train, 5000) + 6 * min(train, 2000)
+    return 8000 + int(4e-6 * images * galaxy_size(run, 0)[0])
+
+
+def judged_images_runtime(wildcards):
+    """Minutes of four sets' morphology by 8 processes, up to 5 s an image of 256², and features."""
+    run = run_settings(wildcards)
+    of_256 = (STUDY.datasets[run.dataset].pixels / 256) ** 2
+    shapes = (0.3 + 5 * of_256) * len(run.fields) / 8
+    return 60 + int(4 / 60 * compared_images(run) * (shapes + 0.15))
+
+
+def restored_memory(wildcards):
+    """MB of a test set: true, coarser, as seen, restored in two ways; and of its training set."""
+    run = run_settings(wildcards)
+    pixels, working = galaxy_size(run, 60)
+    images = 8 * galaxy_count(run.dataset, "test") + 4 * 2000
+    return 4000 + int(working + 4e-6 * images * pixels)
+
+
+def restored_runtime(wildcards):
+    """Minutes of a test set restored under four conditions: an image of 128² is 0.2 s a time."""
+    run = run_settings(wildcards)
+    of_128 = (STUDY.datasets[run.dataset].pixels / 128) ** 2
+    width = max(run.network.width, run.network.width**2)
+    images = 4 * galaxy_count(run.dataset, "test")
+    return 30 + int(images / 60 * of_128 * (0.05 + 0.2 * width))
+
+
+def rendering_runtime(wildcards):
+    """Minutes of a shard of profiles: one of 256² is 0.1 s, with a wide frame around it 0.3 s."""
+    dataset = dataset_settings(wildcards)
+    return 30 + int(0.3 / 60 * dataset.shard_size * (dataset.pixels / 256) ** 2)
 
 
 def prediction_network(name):

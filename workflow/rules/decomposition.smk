@@ -19,7 +19,7 @@ rule decompose:
         run=one_of(DECOMPOSITION),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
         mem_mb=maps_memory("test", decomposed_maps),
         runtime=decomposition_runtime,
@@ -48,7 +48,7 @@ rule decompose_elsewhere:
         run=one_of(DECOMPOSITION),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
         mem_mb=maps_memory("test", decomposed_maps),
         runtime=decomposition_runtime,

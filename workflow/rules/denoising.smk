@@ -23,10 +23,10 @@ rule evaluate_denoising:
         run=one_of(DENOISING),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
-        mem_mb=images_memory,
-        runtime=120,
+        mem_mb=restored_memory,
+        runtime=restored_runtime,
     params:
         seed=STUDY.seed,
         run=lambda wildcards: run_settings(wildcards).model_dump(

@@ -19,7 +19,7 @@ rule predict_elsewhere:
         run=one_of(TESTED),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
         mem_mb=maps_memory("test", lambda run: len(run.inputs) + 5 * len(run.targets) + 4),
         runtime=prediction_runtime,

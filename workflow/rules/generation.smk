@@ -17,10 +17,10 @@ rule generate:
         run=one_of(GENERATION),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
-        mem_mb=images_memory,
-        runtime=240,
+        mem_mb=generation_memory,
+        runtime=generation_runtime,
     params:
         seed=STUDY.seed,
         run=generator_settings,
@@ -54,8 +54,8 @@ rule evaluate_generation:
         ENVIRONMENT
     threads: 8
     resources:
-        mem_mb=images_memory,
-        runtime=240,
+        mem_mb=judged_images_memory,
+        runtime=judged_images_runtime,
     params:
         seed=STUDY.seed,
         fields=lambda wildcards: list(run_settings(wildcards).fields),

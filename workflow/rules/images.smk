@@ -37,7 +37,7 @@ rule render_sersic:
     threads: 1
     resources:
         mem_mb=2000,
-        runtime=60,
+        runtime=rendering_runtime,
     params:
         seed=STUDY.seed,
         # A new split is no reason to render the images again, nor are more realizations.

@@ -48,7 +48,7 @@ rule inpaint:
         run=one_of(INPAINTING),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
         mem_mb=inpainting_memory,
         runtime=inpainting_runtime,

@@ -20,7 +20,7 @@ rule predict:
         run=one_of(RECONSTRUCTION),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
         # Inputs, truth, prediction and its error, two estimates; of E two more, and Q and U.
         mem_mb=larger_part(lambda run: len(run.inputs) + 5 * len(run.targets) + 4),

@@ -23,7 +23,7 @@ rule train:
         "<benchmarks>/train/{run}.tsv"
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: network_threads
     resources:
         gpu=1,
         mem_mb=training_memory,
@@ -31,13 +31,7 @@ rule train:
     params:
         seed=STUDY.seed,
         # What is made with the network afterwards is no reason to train it again.
-        run=lambda wildcards: run_settings(wildcards).model_dump(
-            mode="json",
-            exclude={
-                *("full_sky", "tests", "beside", "radii", "patches", "classes"),
-                *("samples", "metrics", "truncation"),
-            },
-        ),
+        run=trained_settings,
         # Beside the outputs, not among them: Snakemake deletes outputs before a job starts.
         state=lambda wildcards, output: output.network.replace("network.keras", "state"),
     message:

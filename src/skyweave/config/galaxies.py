@@ -233,15 +233,20 @@ class Vae(Settings):
 
 
 class Diffusion(Settings):
-    """The diffusion model's noise and sampler, as of arXiv:2206.00364."""
+    """The diffusion model's noise and sampler, as of arXiv:2206.00364.
+
+    Noise is in units of `sigma_data`, for which the published numbers had 0.5.
+    """
 
     sigma_data: Positive | None = Field(
-        None, description="Rms of the stretched images; null: measured on the training set."
+        None,
+        description="Rms of the stretched images about their mean; null: measured on the training "
+        "set.",
     )
-    p_mean: float = Field(-1.2, description="Mean of the log of the noise in training.")
+    p_mean: float = Field(-0.5, description="Mean of the log of the noise in training.")
     p_std: Positive = Field(1.2, description="Standard deviation of the log of the noise there.")
-    sigma_min: Positive = Field(0.002, description="Least noise of the sampler.")
-    sigma_max: Positive = Field(80.0, description="Most noise of the sampler.")
+    sigma_min: Positive = Field(0.004, description="Least noise of the sampler.")
+    sigma_max: Positive = Field(160.0, description="Most noise of the sampler.")
     rho: Positive = Field(7.0, description="How its steps crowd at low noise.")
     steps: Annotated[int, Field(ge=2, le=1000)] = Field(
         64,
@@ -270,7 +275,7 @@ class Metrics(Settings):
         True, description="FID, KID, precision and recall, by features of Inception (fetched)."
     )
     kid_subset: Annotated[int, Field(ge=10)] = Field(
-        1000, description="Images of a subset of KID; fewer where there are fewer."
+        1000, description="Images of a subset of KID; at most half of them."
     )
     kid_subsets: Annotated[int, Field(ge=2)] = Field(100, description="Subsets of KID.")
     neighbours: Count = Field(3, description="Neighbours that precision and recall reach to.")

@@ -90,6 +90,8 @@ from skyweave.config.sky import (
 
 #: Fewest patches that a band of Minkowski functionals is made of.
 _FEWEST = 4
+#: Fewest images that generated ones are held against.
+_FEWEST_IMAGES = 4
 
 
 def _empty_for_none(value: Any) -> Any:
@@ -533,10 +535,10 @@ def _check_galaxies(
             )
     if isinstance(run, DenoisingRun):
         factor = run.degradation.pixel_factor
-        if dataset.pixels % factor or dataset.pixels // factor < 8:
+        if dataset.pixels % (4 * factor) or dataset.pixels // factor < 8:
             raise ValueError(
                 f"{where}.degradation.pixel_factor: expected one that leaves 8 or more whole "
-                f"pixels of {dataset.pixels}, found {factor}"
+                f"pixels of {dataset.pixels}, a multiple of 4, found {factor}"
             )
     if dataset.realizations is None:
         return
@@ -548,11 +550,17 @@ def _check_galaxies(
             f"datasets.{run.dataset}.split: expected at least one image in each part of "
             f"{dataset.realizations}, found none"
         )
-    images = run.metrics.images if isinstance(run, GenerationRun) else None
-    if images is not None and images > min(counts["test"], counts["train"]):
+    fewest = min(counts["test"], counts["train"])
+    if isinstance(run, GenerationRun) and fewest < _FEWEST_IMAGES:
         raise ValueError(
-            f"{where}.metrics.images: expected at most the test set's "
-            f"{min(counts['test'], counts['train'])}, found {images}"
+            f"datasets.{run.dataset}.split: expected at least {_FEWEST_IMAGES} images to train and "
+            f"to test a generator on, found {fewest}"
+        )
+    images = run.metrics.images if isinstance(run, GenerationRun) else None
+    if images is not None and images > fewest:
+        raise ValueError(
+            f"{where}.metrics.images: expected at most {fewest}, which test and training set "
+            f"have, found {images}"
         )
 
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from skyweave.images.psf import gaussian
+
 #: Images that are transformed at once.
 _CHUNK = 64
 
@@ -19,13 +21,17 @@ def wiener(images: np.ndarray, power: np.ndarray, sigma_pixels: float, noise: fl
     """Images (n, y, x) float32, of which a Gaussian of `sigma_pixels` and `noise` are taken out.
 
     The linear filter of least squared error for images of `power` (`mean_power`) seen through that
-    point-spread function with white noise of that rms. Frames count as periodic.
+    point-spread function (`images.psf.gaussian`) with white noise of that rms. Frames count as
+    periodic; modes without power and noise become 0.
     """
     pixels = images.shape[1:]
-    # The Gaussian's transform, integrated over pixels as the image is.
-    y, x = np.fft.fftfreq(pixels[0])[:, None], np.fft.rfftfreq(pixels[1])[None, :]
-    seen = np.exp(-2 * (np.pi * sigma_pixels) ** 2 * (x**2 + y**2)) * np.sinc(x) * np.sinc(y)
-    gain = seen * power / (seen**2 * power + noise**2)
+    kernel = gaussian(sigma_pixels)
+    place = 2 * np.pi * (np.arange(len(kernel)) - len(kernel) // 2)
+    y, x = np.fft.fftfreq(pixels[0]), np.fft.rfftfreq(pixels[1])
+    # The kernel's transform; it may be wider than the frame.
+    seen = np.cos(np.outer(y, place)) @ kernel @ np.cos(np.outer(place, x))
+    total = seen**2 * power + noise**2
+    gain = np.divide(seen * power, total, out=np.zeros_like(total), where=total > 0)
     restored = np.empty(images.shape, np.float32)
     for first in range(0, len(images), _CHUNK):
         rows = slice(first, first + _CHUNK)

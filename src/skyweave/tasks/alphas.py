@@ -21,20 +21,23 @@ _SIGMAS = 2.0
 def alphas(study: Config) -> dict[str, dict[str, float]]:
     """Denoising runs and their `alpha` by dataset, where some have none and others more.
 
-    Those of a dataset are alike but for `alpha`, `repeat` and the run that `generated` the images;
-    of several such groups the largest counts, of two as large the first by its runs' names.
+    Those of a dataset are alike but for `alpha` and `repeat`, and one run `generated` the images of
+    all that mix some in; of several such groups the largest counts, of two as large the first by
+    its runs' names.
     """
-    groups: dict[str, dict[str, dict[str, float]]] = {}
-    for name, run in sorted(study.runs.items()):
-        if isinstance(run, DenoisingRun):
-            key = run.model_dump_json(exclude=_FREE)
-            groups.setdefault(run.dataset, {}).setdefault(key, {})[name] = run.alpha
-    found = {}
-    for dataset, by in sorted(groups.items()):
-        able = [runs for runs in by.values() if 0 in runs.values() and len(set(runs.values())) > 1]
-        if able:
-            found[dataset] = max(able, key=len)
-    return found
+    runs = {name: run for name, run in sorted(study.runs.items()) if isinstance(run, DenoisingRun)}
+    kinds = {name: run.model_dump_json(exclude=_FREE) for name, run in runs.items()}
+    found: dict[str, dict[str, float]] = {}
+    for name, run in runs.items():
+        group = {
+            other: one.alpha
+            for other, one in runs.items()
+            if kinds[other] == kinds[name] and (not one.alpha or one.generated == run.generated)
+        }
+        able = bool(run.alpha) and 0 in group.values()
+        if able and len(group) > len(found.get(run.dataset, ())):
+            found[run.dataset] = group
+    return dict(sorted(found.items()))
 
 
 def compare(
@@ -44,7 +47,8 @@ def compare(
 
     A row a field, case and alpha: `mse`, mean over the networks, `error`, its standard error from
     their scatter (NaN of one), `networks`, `gain`, what it is lower by than with alpha 0, as a
-    share of that, and `gain_error`. Judged is the gain of the best alpha in each case.
+    share of that, and `gain_error`. Judged is the gain of the best alpha in each case, of those
+    whose gain has an error if any has.
     """
     tables = [
         read_table(path).assign(alpha=alpha)
@@ -93,9 +97,15 @@ def _verdicts(table: pd.DataFrame) -> list[dict]:
     for (field, case), part in table[table["alpha"] > 0].groupby(["field", "case"], sort=False):
         if case == "none":
             continue
-        best = part.sort_values("gain").iloc[-1]
+        plain = table[(table["field"] == field) & (table["case"] == case) & (table["alpha"] == 0)]
+        counts = int(plain["networks"].iloc[0])
+        # One network alone tells no scatter: then nothing is shown.
+        known = part[part["gain_error"].notna()]
+        best = (part if known.empty else known).sort_values("gain").iloc[-1]
         error = best["gain_error"]
-        # One network of each tells no scatter: then nothing is shown.
+        note = f"± {error:.2g}, {int(best['networks'])} networks against {counts} without"
+        if known.empty:
+            note = "one network alone tells no scatter"
         found.append(
             verdict(
                 f"{field}, {case_words(str(case))}: error lower with generated images, "
@@ -103,8 +113,7 @@ def _verdicts(table: pd.DataFrame) -> list[dict]:
                 best["gain"],
                 _SIGMAS * error,
                 ">",
-                note=f"± {error:.2g} over {int(best['networks'])} networks each; "
-                f"bar {_SIGMAS:g} standard errors",
+                note=f"{note}; bar {_SIGMAS:g} standard errors",
             )
         )
     return found

@@ -10,6 +10,7 @@ import pandas as pd
 from skyweave import seeds
 from skyweave.config import DenoisingRun
 from skyweave.data.degraded_feed import DegradedFeed
+from skyweave.data.feed import BatchFeed
 from skyweave.data.shards import ShardSet
 from skyweave.errors import UserError
 from skyweave.files import sha256
@@ -18,7 +19,6 @@ from skyweave.tasks.images import read_stretch
 from skyweave.tasks.recipe import Recipe
 
 if TYPE_CHECKING:
-    from skyweave.data.feed import BatchFeed
     from skyweave.networks.card import TrainedNetwork
 
 #: Noise where the settings name none, over the stretch's top.
@@ -54,9 +54,20 @@ def recipe(
     if generated is not None:
         known["generated"] = sha256(files["samples"])
 
-    def feed(feed: "BatchFeed", part: str, scales: object) -> DegradedFeed:
+    def feed(feed: BatchFeed, part: str, scales: object) -> DegradedFeed:
+        # In an order that the run's name does not decide.
+        ordered = BatchFeed(
+            feed.shards,
+            feed.inputs,
+            feed.targets,
+            feed.normalization,
+            feed.realizations,
+            feed.batch,
+            own,
+            ("denoising", part),
+        )
         return DegradedFeed(
-            feed,
+            ordered,
             scale,
             psf_pixels=run.degradation.psf_pixels,
             noise=noise,

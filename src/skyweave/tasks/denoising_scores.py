@@ -47,7 +47,8 @@ def evaluate_run(
 
     Metrics have the columns of `statistics.reconstruction` and `case`: `mse`, the mean squared
     error of stretched pixels, `flux_error`, the mean absolute error of an image's flux over it, and
-    `flux_bias`, the mean error; each image's noise is the same for all methods and runs. `examples`
+    `flux_bias`, the mean error, both of the images that have flux above 0; each image's noise is
+    the same for all methods and runs. `examples`
     becomes a file of the first images: groups by case of `truth` and methods, (n, y, x) fluxes.
     """
     from skyweave.networks.card import load_network
@@ -80,7 +81,8 @@ def evaluate_run(
             _scores(values, truth, scale, run.fields).assign(method=method, case=case)
             for method, values in made.items()
         ]
-        shown[case] = {"truth": truth[:_SHOWN], **{m: v[:_SHOWN] for m, v in made.items()}}
+        # Copies: a view would keep all images in memory.
+        shown[case] = {name: v[:_SHOWN].copy() for name, v in {"truth": truth, **made}.items()}
     _write_examples(examples, shown, run.fields)
     frame = pd.concat(rows, ignore_index=True).assign(run=name, split="test")
     frame = frame[[*COLUMNS, "case"]]
@@ -166,13 +168,13 @@ def _restored(
             seen.shape[1], run.fields, width / residual_denoiser.CHANNELS
         )
         network.set_weights(model.get_weights())
-    stretched = scale.apply(seen)
-    made = np.empty_like(stretched)
-    for first in range(0, len(stretched), _CHUNK):
+    made = np.empty(seen.shape, np.float32)
+    for first in range(0, len(seen), _CHUNK):
         rows = slice(first, first + _CHUNK)
-        outputs = network(stretched[rows], training=False)
-        made[rows] = np.concatenate([np.asarray(outputs[f]) for f in run.fields], axis=-1)
-    return scale.undo(made)
+        outputs = network(scale.apply(seen[rows]), training=False)
+        stretched = np.concatenate([np.asarray(outputs[f]) for f in run.fields], axis=-1)
+        made[rows] = scale.undo(stretched)
+    return made
 
 
 def _scores(
@@ -183,7 +185,8 @@ def _scores(
         found, true = made[..., band], truth[..., band]
         squares = np.square(scale.apply(found) - scale.apply(true)).mean(axis=(1, 2), dtype=float)
         flux = true.sum(axis=(1, 2), dtype=float)
-        off = (found.sum(axis=(1, 2), dtype=float) - flux) / flux
+        lit = flux > 0
+        off = (found.sum(axis=(1, 2), dtype=float) - flux)[lit] / flux[lit]
         tables += [
             _mean_row(label, values).assign(field=field)
             for label, values in (
@@ -198,8 +201,9 @@ def _scores(
 def _mean_row(statistic: str, values: np.ndarray) -> pd.DataFrame:
     """Mean over images and its standard error."""
     count = len(values)
+    mean = values.mean() if count else np.nan
     error = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    return long_rows(statistic, np.nan, values.mean(), error, count)
+    return long_rows(statistic, np.nan, mean, error, count)
 
 
 def _write_examples(

@@ -11,7 +11,7 @@ import pandas as pd
 
 from skyweave import seeds
 from skyweave.config import GenerationRun
-from skyweave.data.image_feed import ImageFeed
+from skyweave.data.image_feed import ImageFeed, turned
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.data.split import members
 from skyweave.errors import UserError
@@ -32,7 +32,7 @@ _CHUNK = 64
 _STYLES = 10_000
 #: Images of a grid of samples, and how a folder keeps them.
 _GRID, _GRIDS = 16, "grids"
-#: Training images that tell how far images reach.
+#: Training images that tell their mean, and how far they lie from it.
 _MEASURED = 2000
 
 
@@ -47,10 +47,10 @@ def recipe(
     """How a run's generator is trained; `files` hold the `stretch` of its dataset."""
     scale = read_stretch(files["stretch"])
     build, method = _KINDS[run.network.name]
-    known: dict[str, Any] = {"stretch": scale.to_dict()}
+    mean, rms = np.zeros(0), 1.0
     if run.network.name == "diffusion":
-        known["sigma_data"] = run.diffusion.sigma_data or _rms(run, maps, parts, scale)
-    setup = _Setup(run, maps.pixels, seed, name, known.get("sigma_data", 0.0))
+        mean, rms = _moments(run, maps, parts, scale)
+    setup = _Setup(run, maps.pixels, seed, name, mean, run.diffusion.sigma_data or rms)
     return Recipe(
         inputs=run.fields,
         targets=run.fields,
@@ -59,7 +59,7 @@ def recipe(
         fields=run.fields,
         worth=lambda table, field: np.nan,
         largest=False,
-        known=known,
+        known={"stretch": scale.to_dict()},
         build=lambda scales: build(setup),
         further=("sigma",) if run.network.name == "diffusion" else (),
         latent=0 if run.network.name == "diffusion" else run.network.latent,
@@ -74,13 +74,17 @@ def _no_score(network: "TrainedNetwork") -> pd.DataFrame:
     raise AssertionError("epochs of a generation are compared by their loss")
 
 
-def _rms(run: GenerationRun, maps: ShardSet, parts: pd.DataFrame, scale: Scale) -> float:
-    """Root mean square of the stretched images."""
+def _moments(
+    run: GenerationRun, maps: ShardSet, parts: pd.DataFrame, scale: Scale
+) -> tuple[np.ndarray, float]:
+    """Mean (y, x, bands) of the stretched images, and the rms of their differences from it."""
     numbers = members(parts, "train")[:_MEASURED]
-    squares = [
-        np.mean(scale.apply(maps.read(field, numbers)) ** 2, dtype=float) for field in run.fields
-    ]
-    return float(np.sqrt(np.mean(squares)))
+    images = np.stack([scale.apply(maps.read(field, numbers)) for field in run.fields], axis=-1)
+    mean = images.mean(axis=0, dtype=float)
+    if run.augment.turns:
+        mean = np.mean([turned(mean, number) for number in range(8)], axis=0)
+    squares = [np.mean(np.square(image - mean)) for image in images]
+    return mean.astype(np.float32), float(np.sqrt(np.mean(squares)))
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,8 @@ class _Setup:
     pixels: int
     seed: int
     name: str
-    #: Rms of the stretched images, which a diffusion model alone needs.
+    #: Mean of the stretched images, and their rms about it: for a diffusion model alone.
+    mean: np.ndarray
     sigma_data: float
 
 
@@ -172,6 +177,7 @@ def _build_diffusion(setup: _Setup) -> "keras.Model":
         setup.run.network.width,
         setup.seed,
         sigma_data=setup.sigma_data,
+        mean=setup.mean,
     )
 
 
@@ -206,7 +212,8 @@ def draw(
     """Stretched images (count, y, x, bands) float32 of a run's generator.
 
     Each image is drawn by (seed, *identity, number), and the noise within StyleGAN2's layers by
-    that of its chunk: the first images are the same however many are made.
+    that of its chunk: the first images are the same however many are made, a diffusion model's but
+    for rounding.
     """
     if run.network.name == "diffusion":
         from skyweave.networks import diffusion
@@ -258,6 +265,10 @@ def _keep_grid(
     run: GenerationRun, name: str, seed: int, method: "Method", folder: Path, epoch: int
 ) -> None:
     """Keep images of the same random numbers beside the state, every `grid_epochs`."""
+    for path in _numbered(folder):
+        # What a training before this one left from here on.
+        if int(path.stem) >= epoch:
+            path.unlink()
     if not _is_kept(run, epoch):
         return
     images = draw(method.model, run, _GRID, seed, name, "grid")
@@ -289,11 +300,14 @@ def generate(
     card = trained.card
     scale = Scale.from_dict(card.data["stretch"])
     images = draw(trained.model, run, run.samples, seed, name, "samples")
-    if not np.isfinite(images).all():
+    # A wild number may be finite and its flux not.
+    with np.errstate(over="ignore"):
+        fluxes = {field: scale.undo(images[..., band]) for band, field in enumerate(run.fields)}
+    if not all(np.isfinite(one).all() for one in fluxes.values()):
         raise UserError(network, "a generator whose images are finite", "values that are not")
     write_shard(
         samples,
-        {field: scale.undo(images[..., band]) for band, field in enumerate(run.fields)},
+        fluxes,
         realizations=np.arange(run.samples),
         size_deg=card.size_deg,
         units={field: card.units[field] for field in run.fields},
@@ -315,9 +329,13 @@ def generate(
 
 
 def _grids(state: Path, run: GenerationRun) -> Sequence[Path]:
-    """Grids of a training's epochs, the first ones first; not those of another one before it."""
-    found = sorted((state / _GRIDS).glob("[0-9]*.npy"))
-    return [path for path in found if _is_kept(run, int(path.stem))]
+    """Grids of the epochs that a run asks for, the first ones first."""
+    return [path for path in _numbered(state) if _is_kept(run, int(path.stem))]
+
+
+def _numbered(state: Path) -> Sequence[Path]:
+    """All grids in the folder of a state, in order."""
+    return sorted((state / _GRIDS).glob("[0-9]*.npy"))
 
 
 def _is_kept(run: GenerationRun, epoch: int) -> bool:

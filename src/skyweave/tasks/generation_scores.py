@@ -20,7 +20,7 @@ from skyweave.statistics import wasserstein
 from skyweave.statistics.feature_distances import fid, kid, nearest, precision_recall
 from skyweave.statistics.morphology import background_rms, usable
 from skyweave.statistics.reconstruction import COLUMNS, long_rows
-from skyweave.tasks.generation_verdicts import generation_verdicts
+from skyweave.tasks.generation_verdicts import COPY, copies_by_chance, generation_verdicts
 from skyweave.tasks.image_statistics import Measure, Measured
 from skyweave.tasks.images import read_stretch
 
@@ -33,8 +33,8 @@ TRUTH = "truth"
 _LEARNED, _SOUGHT = 2000, 5000
 #: Pixels a side that images are compared at when neighbours are sought.
 _COARSE = 32
-#: Share of the test images that lie nearer to a training image than what counts as its copy.
-COPY = 0.01
+#: Fewest images of a set: kernel distances need pairs of subsets.
+_FEWEST = 4
 #: Quantiles of log power that are drawn.
 _QUANTILES = (0.05, 0.16, 0.5, 0.84, 0.95)
 #: Statistics that are no shape: the total flux.
@@ -134,6 +134,8 @@ def _sets(
     """As many images of each set as `metrics` asks for, or as the smallest of them has."""
     test, train = members(parts, "test"), members(parts, "train")
     most = min(len(test), len(train), len(samples.realizations))
+    if most < _FEWEST:
+        raise UserError(where, f"{_FEWEST} or more images of each set", f"{most} of one")
     count = metrics.images or most
     if count > most:
         raise UserError(where, f"at most {most}, of which each set has as many", count)
@@ -172,7 +174,7 @@ def _feature_rows(
     if made.features is None or truth.features is None:
         return []
     count = len(truth.features)
-    subset = min(metrics.kid_subset, count)
+    subset = min(metrics.kid_subset, count // 2)
     distance, error = kid(
         made.features, truth.features, subset=subset, subsets=metrics.kid_subsets, seed=seed
     )
@@ -233,17 +235,19 @@ def _copies(
     """Share of images that lie nearer to a training image than nearly all test images do.
 
     By rms of stretched pixels, of at most 32 a side, the training images turned and mirrored.
-    Of a generator that learned nothing by heart it is `COPY`.
+    Of a generator that learned nothing by heart it is `copies_by_chance`.
     """
     train = _symmetries(_small(scale.apply(sets.train)))
     test = nearest(_flat(_small(scale.apply(sets.truth))), train)[0]
-    bar = float(np.quantile(test, COPY))
+    # Images of the same law lie below it with this very probability, or that of one among them.
+    bar = float(np.quantile(test, COPY, method="weibull"))
     found = {}
     for method, images in pictures.items():
         away = nearest(_flat(_small(scale.apply(images))), train)[0]
         count = len(away)
         share = float(np.mean(away < bar))
-        error = float(np.sqrt(max(share, COPY) / count))
+        # Of the bar, too, which as many test images tell.
+        error = float(np.sqrt(2 * max(share, copies_by_chance(count)) / count))
         rows = [
             long_rows("copies", np.nan, share, error, count),
             long_rows("nearest", np.nan, np.median(away) / np.median(test), np.nan, count),

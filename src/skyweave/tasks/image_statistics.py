@@ -2,7 +2,10 @@
 
 import hashlib
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +23,8 @@ if TYPE_CHECKING:
 
 #: What the keys of what is kept begin with; another where what is measured changes.
 _FORMAT = "skyweave image statistics 1"
+
+_DAMAGE = (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,17 @@ class Measure:
         if kept is None:
             return self._measure(images)
         path = Path(kept) / f"{self._key(images)}.npz"
-        if not path.is_file():
-            with atomic(path) as temporary:
-                arrays: dict[str, Any] = self._arrays(self._measure(images))
-                np.savez(temporary, **arrays)
-        with np.load(path, allow_pickle=False) as kept_arrays:
-            return self._read(kept_arrays)
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return self._read(arrays)
+        except _DAMAGE:
+            # There is none yet, or it is damaged.
+            found = self._measure(images)
+        kept_arrays: dict[str, Any] = self._arrays(found)
+        # Another run's process may keep the same images at the same time: one of them does.
+        with suppress(FileNotFoundError), atomic(path) as temporary:
+            np.savez(temporary, **kept_arrays)
+        return found
 
     def _key(self, images: np.ndarray) -> str:
         settings = {

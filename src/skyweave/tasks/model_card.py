@@ -7,6 +7,7 @@ from typing import Any
 
 from skyweave.data.split import SPLITS
 from skyweave.errors import UserError
+from skyweave.report.summary import case_words
 from skyweave.statistics.tables import read_table
 from skyweave.tasks.prediction import model_folder
 
@@ -38,18 +39,22 @@ def _lines(card: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     yield "trained on", f"{data.get('dataset', 'an unnamed dataset')}: {counts or 'no counts'}"
     holes = data.get("hole_limit")
     starts = {"seen", *(f"start_{name}" for name in card["outputs"])} if holes else set()
-    yield "takes", _fields(card, [name for name in card["inputs"] if name not in starts])
-    yield "gives", _fields(card, card["outputs"])
     side, pixels = grid["size_deg"], grid["pixels"]
-    each = f"{60 * side / pixels:.5g} arcmin"
-    yield "patch", f"{side:g} deg, {pixels} x {pixels} pixels of {each}"
+    if "stretch" in data:
+        yield from _images(card, pixels, 3600 * side / pixels)
+    else:
+        yield "takes", _fields(card, [name for name in card["inputs"] if name not in starts])
+        yield "gives", _fields(card, card["outputs"])
+        each = f"{60 * side / pixels:.5g} arcmin"
+        yield "patch", f"{side:g} deg, {pixels} x {pixels} pixels of {each}"
     if holes:
         largest = f"{holes['radius_deg']:.3g} deg in radius, {100 * holes['area']:.3g} % of a patch"
         alone = ", alone in its middle" if holes.get("centred") else ""
         yield "fills", f"holes of up to {largest}{alone}"
     if "taper_deg" in effects:
         yield "taper", f"cosine over {effects['taper_deg']:g} deg at each edge, on all maps"
-    yield "Q and U", "angles from +x (along a row) towards +y (the next row)"
+    if any(name[:2] in ("q_", "u_") for name in (*card["inputs"], *card["outputs"])):
+        yield "Q and U", "angles from +x (along a row) towards +y (the next row)"
     for name, channel in settings.get("channels", {}).items():
         yield f"channel {name}", _channel(channel)
     acting = [name for name in ("lensing", "reionization") if effects.get(name)]
@@ -61,6 +66,19 @@ def _lines(card: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, str]]:
     yield "scores", _scores(card, folder)
     yield "made by", ", ".join(f"{name} {version}" for name, version in card["versions"].items())
     yield "sha256", card["sha256"]
+
+
+def _images(card: Mapping[str, Any], pixels: int, pixel_arcsec: float) -> Iterator[tuple[str, str]]:
+    """What a network of images takes and gives: stretched fluxes."""
+    bands, stretch = card["outputs"], card["data"]["stretch"]
+    takes = f"{card['latent']} random numbers" if "latent" in card else ", ".join(card["inputs"])
+    yield "takes", takes
+    units = sorted({card["units"][name] for name in bands} - {""})
+    yield "gives", ", ".join(bands)
+    yield "image", f"{pixels} x {pixels} pixels of {pixel_arcsec:.5g} arcsec"
+    unit = f" {units[0]}" if units else ""
+    bend = "" if stretch["softening"] is None else f", asinh from {stretch['softening']:.4g}{unit}"
+    yield "stretch", f"flux 0 is -1, {stretch['top']:.4g}{unit} a pixel is 1{bend}"
 
 
 def _fields(card: Mapping[str, Any], names: list[str]) -> str:
@@ -97,6 +115,8 @@ def _scores(card: Mapping[str, Any], folder: Path) -> str:
     table = folder / "metrics.csv"
     if table.is_file():
         rows = read_table(table)
+        if "stretch" in card["data"]:
+            return _image_scores(rows)
         fills = "case" in rows
         statistic = "error_ratio" if fills else "pixel_correlation"
         rows = rows[(rows.statistic == statistic) & (rows.method == "network")]
@@ -109,3 +129,17 @@ def _scores(card: Mapping[str, Any], folder: Path) -> str:
     metrics = card["metrics"]
     words = [f"{name} {metrics[name]:.4g}" for name in ("epoch", "val_loss") if name in metrics]
     return ", ".join(words) or "none kept"
+
+
+def _image_scores(rows: Any) -> str:
+    """Mean distances of generated images from real ones, or errors of restored ones."""
+    rows = rows[rows.method == "network"]
+    if "case" in rows:
+        rows = rows[rows.statistic == "mse"]
+        words = [
+            f"{row.field}, {case_words(str(row.case))} {row.value:.3g}" for row in rows.itertuples()
+        ]
+        return f"mean squared error of stretched pixels on the test set: {'; '.join(words)}"
+    rows = rows[rows.statistic == "mean_distance"]
+    words = [f"{row.field} {row.value:.3g}" for row in rows.itertuples()]
+    return f"mean Wasserstein distance from the test set: {', '.join(words)}"

@@ -76,6 +76,9 @@ def predict_maps(
     if card.settings.get("task") == "inpainting":
         what = "a network that predicts (`skyweave inpaint` fills holes)"
         raise UserError(folder / "card.json", what, "one of an inpainting run")
+    if "stretch" in card.data:
+        what = "a network that predicts fields of the sky"
+        raise UserError(folder / "card.json", what, f"one of a {card.settings['task']} run")
     taper_deg = _card_taper(folder, card)
     units = {**card.units, **{f"{name}_sigma": card.units[name] for name in card.outputs}}
     provenance = {

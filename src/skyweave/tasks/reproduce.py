@@ -20,7 +20,7 @@ _PACKAGES = (
 
 def needed(study: Config, run: str) -> list[str]:
     """The run and the runs that it depends on: those it comes after, starts from, stands beside,
-    and theirs."""
+    or takes images from, and theirs."""
     found, waiting = [], [run]
     while waiting:
         name = waiting.pop(0)
@@ -32,7 +32,7 @@ def needed(study: Config, run: str) -> list[str]:
 
 def _named(run: Any) -> Iterator[str]:
     """Names of other runs in a run's settings."""
-    for key in ("after", "start", "beside"):
+    for key in ("after", "start", "beside", "generated"):
         value = getattr(run, key, None)
         yield from [value] if isinstance(value, str) else value or ()
 
