@@ -16,7 +16,9 @@ FORKSERVER.set_forkserver_preload(
     [
         "snakemake.cli",
         "skyweave.config",
+        "skyweave.images.stamp_files",
         "skyweave.simulation.cosmologies",
+        "skyweave.tasks.alphas",
         "skyweave.tasks.imported_files",
         "skyweave.tasks.training_cost",
     ]

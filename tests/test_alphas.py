@@ -39,7 +39,7 @@ def test_runs_that_differ_by_their_share_are_a_group():
         c=MIXED | {"alpha": 0.5},
         d=MIXED | {"alpha": 1.0, "repeat": 3},
     )
-    assert found == {"made": {"a": 0, "b": 0, "c": 0.5, "d": 1}}
+    assert found == {"made": {"a": (0, 0), "b": (0, 1), "c": (0.5, 0), "d": (1, 3)}}
 
 
 def test_none_without_a_share_of_zero_or_another_one():
@@ -47,7 +47,7 @@ def test_none_without_a_share_of_zero_or_another_one():
     assert grouped(a=PLAIN, b=PLAIN | {"repeat": 1}) == {}
     assert grouped(a=MIXED | {"alpha": 0.5}, b=MIXED | {"alpha": 1}) == {}
     # Zero with a generator that is not asked is zero.
-    assert grouped(a=MIXED, b=MIXED | {"alpha": 1}) == {"made": {"a": 0, "b": 1}}
+    assert grouped(a=MIXED, b=MIXED | {"alpha": 1}) == {"made": {"a": (0, 0), "b": (1, 0)}}
 
 
 def test_other_runs_are_no_part_of_a_group():
@@ -62,7 +62,7 @@ def test_other_runs_are_no_part_of_a_group():
         e=MIXED | {"alpha": 0.7} | brief,
         f=MIXED | {"alpha": 0.7, "turns": False},
     )
-    assert found == {"made": {"a": 0, "b": 0.5}}
+    assert found == {"made": {"a": (0, 0), "b": (0.5, 0)}}
 
 
 def test_images_of_two_generators_are_not_compared_as_one():
@@ -72,10 +72,10 @@ def test_images_of_two_generators_are_not_compared_as_one():
         "c": PLAIN | {"generated": "vae", "alpha": 0.5},
     }
     # Of two groups as large the first by its runs' names.
-    assert grouped(**runs) == {"made": {"a": 0, "b": 0.5}}
+    assert grouped(**runs) == {"made": {"a": (0, 0), "b": (0.5, 0)}}
     # Or the larger one.
     runs["d"] = PLAIN | {"generated": "vae", "alpha": 1}
-    assert grouped(**runs) == {"made": {"a": 0, "c": 0.5, "d": 1}}
+    assert grouped(**runs) == {"made": {"a": (0, 0), "c": (0.5, 0), "d": (1, 0)}}
 
 
 def test_the_largest_group_of_a_dataset_counts_and_each_dataset_has_its_own():
@@ -90,7 +90,21 @@ def test_the_largest_group_of_a_dataset_counts_and_each_dataset_has_its_own():
         y=stamps,
         z=stamps | {"generated": "stamps", "alpha": 0.1},
     )
-    assert found == {"made": {"c": 0, "d": 0.5, "e": 0.5}, "own": {"y": 0, "z": 0.1}}
+    assert found == {
+        "made": {"c": (0, 0), "d": (0.5, 0), "e": (0.5, 1)},
+        "own": {"y": (0, 0), "z": (0.1, 0)},
+    }
+
+
+def test_the_same_network_counts_once():
+    """Settings that do not act on it, of the first by name; copies make no group the larger."""
+    half = MIXED | {"alpha": 0.5}
+    found = grouped(b=PLAIN, c=MIXED, a=half, z=half, d=half | {"repeat": 1})
+    assert found == {"made": {"a": (0.5, 0), "b": (0, 0), "d": (0.5, 1)}}
+    wide = {"network": {"width": 0.5}}
+    copies = {"x": PLAIN | wide, "y": half | wide, "z": half | wide}
+    found = grouped(a=PLAIN, b=half, **copies)
+    assert found == {"made": {"a": (0, 0), "b": (0.5, 0)}}
 
 
 def test_a_scan_is_a_group():
@@ -98,11 +112,17 @@ def test_a_scan_is_a_group():
         "datasets": {"made": {"kind": "sersic", "pixels": 32, "realizations": 400}},
         "runs": {"gan": GAN, "mixed": MIXED | {"alpha": 0.5}},
         "scans": {
-            "share": {"run": "mixed", "settings": {"alpha": [0, 0.25], "repeat": [0, 1]}},
+            "share": {"run": "mixed", "settings": {"alpha": [0, 0.5], "repeat": [0, 1]}},
         },
     }
     found = alphas(parse(values))["made"]
-    assert found == {"mixed": 0.5, "share_1": 0, "share_2": 0, "share_3": 0.25, "share_4": 0.25}
+    # The third is the scan's own run again.
+    assert found == {
+        "mixed": (0.5, 0),
+        "share_1": (0, 0),
+        "share_2": (0, 1),
+        "share_4": (0.5, 1),
+    }
 
 
 def metrics(path, errors, scale=1.0, bands=("image",)):
@@ -127,92 +147,153 @@ def metrics(path, errors, scale=1.0, bands=("image",)):
 
 
 def compared(folder, values, **more):
-    """Of runs with an alpha and a factor on the errors each."""
+    """Of runs with an alpha, a repeat and a factor on the errors each."""
     runs, paths = {}, []
-    for number, (alpha, scale) in enumerate(values):
-        runs[f"run{number}"] = alpha
+    for number, (alpha, repeat, scale) in enumerate(values):
+        runs[f"run{number}"] = (alpha, repeat)
         errors = {"none": 1.0, "noise": 4.0}
         paths.append(metrics(folder / f"run{number}.csv", errors, scale, **more))
     return compare(runs, paths)
 
 
 def test_gains_and_their_errors(tmp_path):
-    values = [(0.0, 1.1), (0.0, 0.9), (0.5, 0.82), (0.5, 0.78), (1.0, 0.9), (1.0, 1.3)]
+    """Of pairs: that alpha 0 is by 0.2 better in one repeat, as the others are, is no scatter."""
+    values = [
+        *((0.0, 0, 1.1), (0.0, 1, 0.9)),
+        *((0.5, 0, 0.89), (0.5, 1, 0.71)),
+        *((1.0, 0, 0.9), (1.0, 1, 1.3)),
+    ]
     table, verdicts = compared(tmp_path, values, bands=("g", "r"))
     assert len(table) == 3 * 2 * 2
     assert (table.networks == 2).all()
+    assert (table.pairs == 2).all()
     for field in ("g", "r"):
         rows = table[(table.field == field) & (table.case == "noise")].set_index("alpha")
         np.testing.assert_allclose(rows.mse, [4.0, 3.2, 4.4])
         np.testing.assert_allclose(rows.gain, [0, 0.2, -0.1], atol=1e-12)
         # Standard errors of two values are half their distance.
-        np.testing.assert_allclose(rows.error, [0.4, 0.08, 0.8])
-        expected = [0, 0.8 * np.hypot(0.02 / 0.8, 0.1), 1.1 * np.hypot(0.2 / 1.1, 0.1)]
-        np.testing.assert_allclose(rows.gain_error, expected)
+        np.testing.assert_allclose(rows.error, [0.4, 0.36, 0.8])
+        np.testing.assert_allclose(rows.gain_error, [0, 0.01, 0.3])
     assert [one["check"] for one in verdicts] == [
         f"{field}, more noise: error lower with generated images, share (alpha 0.5)"
         for field in ("g", "r")
     ]
     assert verdicts[0]["value"] == pytest.approx(0.2)
-    assert verdicts[0]["bar"] == pytest.approx(2 * expected[1])
-    assert verdicts[0]["passed"]
-    assert "2 networks against 2 without; bar 2 standard errors" in verdicts[0]["note"]
+    # Student's t of one degree of freedom is Cauchy's: 1 / tan(π p) at p = 0.025 / 2.
+    assert verdicts[0]["bar"] == pytest.approx(0.01 / np.tan(np.pi * 0.0125))
+    assert not verdicts[0]["passed"]
+    note = "of 2 pairs of networks, the best of 2 alphas; bar 25.5 standard errors"
+    assert note in verdicts[0]["note"]
+
+
+def test_pairs_are_of_the_same_repeat_in_any_order(tmp_path):
+    values = [(0.0, r, 1 + 0.1 * r) for r in (3, 1, 2)]
+    values += [(0.5, r, 0.9 + 0.1 * r) for r in (1, 4, 2)]
+    row = compared(tmp_path, values)[0].query("alpha == 0.5 and case == 'none'").iloc[0]
+    assert (row.networks, row.pairs) == (3, 2)
+    assert row.mse == pytest.approx(0.9 + 0.1 * 7 / 3)
+    assert row.gain == pytest.approx(0.1 / 1.15)
+    assert row.gain_error == pytest.approx(0, abs=1e-12)
+
+
+def drawn(monkeypatch, gains, studies, repeats=4):
+    """Compared networks of many studies, a field each, that scatter, in part by their repeat."""
+    rng = np.random.default_rng(1)
+    shared = 0.2 * rng.standard_normal((repeats, studies))
+    keys = [(alpha, repeat) for alpha in (0.0, *gains) for repeat in range(repeats)]
+
+    def read(key):
+        alpha, repeat = key
+        errors = 1 + shared[repeat] - gains.get(alpha, 0) + 0.02 * rng.standard_normal(studies)
+        table = pd.DataFrame({"field": np.arange(studies), "value": errors})
+        return table.assign(case="noise", method="network", statistic="mse")
+
+    monkeypatch.setattr("skyweave.tasks.alphas.read_table", read)
+    return compare({f"run{number}": key for number, key in enumerate(keys)}, keys)
 
 
 def test_the_error_of_a_gain_is_its_scatter(monkeypatch):
-    """Over many drawn studies, of four networks with a share and four without."""
-    rng = np.random.default_rng(1)
-    monkeypatch.setattr(
-        "skyweave.tasks.alphas.read_table",
-        lambda error: pd.DataFrame(
-            [{"field": "image", "case": "noise", "method": "network", "statistic": "mse"}]
-        ).assign(value=error),
-    )
-    gains, errors = [], []
-    for _ in range(300):
-        runs = {f"run{number}": 0.5 * (number % 2) for number in range(8)}
-        drawn = [(1 - 0.4 * a) * (1 + 0.05 * rng.standard_normal()) for a in runs.values()]
-        table = compare(runs, drawn)[0].set_index("alpha")
-        gains.append(table.gain[0.5])
-        errors.append(table.gain_error[0.5])
-    assert np.mean(gains) == pytest.approx(0.2, abs=0.005)
-    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(np.std(gains), rel=0.15)
+    """Over many drawn studies, of four pairs: what these share does not count."""
+    table = drawn(monkeypatch, {0.5: 0.2}, 300)[0]
+    # Of differences: the mean that they are divided by scatters too.
+    plain = table.mse[table.alpha == 0].to_numpy()
+    gains, errors = (plain * table[name][table.alpha > 0] for name in ("gain", "gain_error"))
+    assert gains.mean() == pytest.approx(0.2, abs=0.005)
+    expected = 0.02 * np.sqrt(2 / 4)
+    assert gains.std() == pytest.approx(expected, rel=0.15)
+    assert np.sqrt(np.mean(np.square(errors))) == pytest.approx(expected, rel=0.15)
+
+
+@pytest.mark.parametrize(("alphas", "least"), [((0.5,), 0.01), ((0.2, 0.4, 0.6, 0.8), 0.005)])
+def test_images_that_do_nothing_pass_as_seldom_as_said(monkeypatch, alphas, least):
+    """1 time in 40 with one alpha, and no more often as the best of four."""
+    verdicts = drawn(monkeypatch, dict.fromkeys(alphas, 0.0), 1000)[1]
+    assert len(verdicts) == 1000
+    passed = np.mean([one["passed"] for one in verdicts])
+    # Four standard errors.
+    assert least < passed < 0.025 + 4 * np.sqrt(0.025 / 1000)
+
+
+def test_images_that_help_pass(monkeypatch):
+    for one in drawn(monkeypatch, {0.25: 0.1, 0.5: 0.3}, 5)[1]:
+        assert one["passed"]
+        assert "(alpha 0.5)" in one["check"]
 
 
 def test_networks_that_scatter_show_nothing(tmp_path):
-    values = [(0.0, 1.5), (0.0, 0.5), (0.5, 0.6), (0.5, 0.9)]
+    values = [(0.0, 0, 1.5), (0.0, 1, 0.5), (0.5, 0, 0.6), (0.5, 1, 0.9)]
     verdict = compared(tmp_path, values)[1][0]
     assert verdict["value"] == pytest.approx(0.25)
     assert not verdict["passed"]
 
 
 def test_a_loss_is_no_gain(tmp_path):
-    verdict = compared(tmp_path, [(0.0, 1.0), (0.0, 1.01), (0.5, 1.2), (0.5, 1.21)])[1][0]
+    values = [(0.0, 0, 1.0), (0.0, 1, 1.01), (0.5, 0, 1.2), (0.5, 1, 1.21)]
+    verdict = compared(tmp_path, values)[1][0]
     assert verdict["value"] < 0
     assert not verdict["passed"]
 
 
-@pytest.mark.parametrize("values", [[(0.0, 1), (0.5, 0.1)], [(0.0, 1), (0.5, 0.1), (0.5, 0.11)]])
-def test_one_network_alone_shows_nothing(tmp_path, values):
+def test_a_network_without_a_number_does_not_pass(tmp_path):
+    values = [(0.0, 0, 1.0), (0.0, 1, 1.01), (0.5, 0, 0.2), (0.5, 1, np.nan)]
+    verdict = compared(tmp_path, values)[1][0]
+    assert not verdict["passed"]
+    assert verdict["value"] is None
+    # Another alpha is judged, among both.
+    values += [(1.0, 0, 0.5), (1.0, 1, 0.511)]
+    verdict = compared(tmp_path, values)[1][0]
+    assert "(alpha 1)" in verdict["check"]
+    assert "the best of 2 alphas" in verdict["note"]
+
+
+@pytest.mark.parametrize(
+    ("values", "pairs"),
+    [
+        ([(0.0, 0, 1), (0.5, 0, 0.1)], 1),
+        ([(0.0, 0, 1), (0.5, 0, 0.1), (0.5, 1, 0.11)], 1),
+        ([(0.0, 0, 1), (0.0, 1, 1), (0.5, 2, 0.1), (0.5, 3, 0.11)], 0),
+    ],
+)
+def test_of_fewer_than_two_pairs_nothing_is_told(tmp_path, values, pairs):
     table, verdicts = compared(tmp_path, values)
     row = table[(table.alpha == 0.5) & (table.case == "noise")].iloc[0]
-    assert row.gain == pytest.approx(0.9, abs=0.01)
+    assert (row.networks, row.pairs) == (len([v for v in values if v[0]]), pairs)
+    assert row.mse == pytest.approx(0.4, rel=0.1)
+    assert row.gain == pytest.approx(0.9, abs=0.01) if pairs else np.isnan(row.gain)
     assert np.isnan(row.gain_error)
-    (verdict,) = verdicts
-    assert not verdict["passed"]
-    assert verdict["bar"] is None
-    assert "one network alone tells no scatter" in verdict["note"]
+    assert verdicts == []
 
 
 def test_judged_is_an_alpha_whose_gain_has_an_error(tmp_path):
-    values = [(0.0, 1.0), (0.0, 1.01), (0.5, 0.8), (0.5, 0.81), (1.0, 0.1)]
+    values = [(0.0, 0, 1.0), (0.0, 1, 1.01), (0.5, 0, 0.8), (0.5, 1, 0.811), (1.0, 0, 0.1)]
     verdict = compared(tmp_path, values)[1][0]
     assert "(alpha 0.5)" in verdict["check"]
+    assert "best of" not in verdict["note"]
     assert verdict["passed"]
 
 
 def test_files_hold_what_is_compared(tmp_path):
-    table, verdicts = compared(tmp_path, [(0.0, 1), (0.0, 1.1), (0.5, 0.8), (0.5, 0.9)])
+    table, verdicts = compared(tmp_path, [(0.0, 0, 1), (0.0, 1, 1.1), (0.5, 0, 0.8), (0.5, 1, 0.9)])
     write_table(tmp_path / "table.csv", table)
     write_verdicts(tmp_path / "verdicts.json", verdicts)
     pd.testing.assert_frame_equal(read_table(tmp_path / "table.csv"), table)

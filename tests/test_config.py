@@ -410,3 +410,20 @@ def test_the_readmes_datasets_are_valid():
     assert len(blocks) == 3
     for block in blocks:
         parse(yaml.safe_load(textwrap.dedent(block)))
+
+
+def test_the_galaxies_of_readme_and_docs_are_valid():
+    root = FOLDER.parent
+    parts = [
+        (root / "docs" / "galaxies.md").read_text(encoding="utf-8"),
+        (root / "README.md").read_text(encoding="utf-8").partition("## Galaxy images")[2],
+    ]
+    datasets, runs, others = (
+        yaml.safe_load(textwrap.dedent(re.search(rf"\n    {key}:\n(?:     .*\n)+", text)[0]))
+        for key, text in (("datasets", parts[0]), ("runs", parts[0]), ("runs", parts[1]))
+    )
+    for kind in ("diffusion", "vae", "stylegan2"):
+        for one in (runs, others):
+            made = next(run for run in one["runs"].values() if run["task"] == "generation")
+            made["network"]["name"] = kind
+            assert len(parse(datasets | one).runs) == 2

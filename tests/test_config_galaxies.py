@@ -124,6 +124,7 @@ def test_runs_are_as_published():
         ("datasets.own.bands", [], "at least 1 entry", "[]"),
         ("datasets.own.bands", ["g", "g"], "each entry once", "'g' twice"),
         ("datasets.own.bands", ["g-r"], "names such as g, r, i, F814W", "'g-r'"),
+        ("datasets.own.bands", ["all"], "names such as g, r, i, F814W", "'all'"),
         ("datasets.own.bands", ["labels"], "names such as g, r, i, F814W", "'labels'"),
         ("datasets.own.bands", ["realizations"], "names such as g, r", "'realizations'"),
         ("datasets.own.bands", ["u", "g", "r", "i", "z", "y"], "at most 5 items", "'u'"),
@@ -299,6 +300,84 @@ def test_what_cannot_be_is_one_line(key, value, said):
     found = refused(values)
     # A mistake of the study as a whole has no place of its own before it.
     assert found == said
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "kinds"),
+    [
+        *[
+            (name, key, value, "stylegan2")
+            for name in ("vae", "diffusion")
+            for key, value in (
+                ("style.learning_rate", 0.001),
+                ("style.r1_gamma", 1),
+                ("style.average_images", 500),
+                ("network.mapping_layers", 2),
+                ("network.synthesis", "residual"),
+                ("network.pixel_noise", False),
+                ("augment.adaptive", True),
+            )
+        ],
+        ("diffusion", "network.latent", 64, "stylegan2 or vae"),
+        ("stylegan2", "vae.beta", 2, "vae"),
+        ("diffusion", "vae.deviation", 0.1, "vae"),
+        ("stylegan2", "diffusion.steps", 18, "diffusion"),
+        ("vae", "diffusion.sigma_data", 0.5, "diffusion"),
+        ("stylegan2", "training.beta_1", 0.5, "vae or diffusion"),
+    ],
+)
+def test_a_setting_of_another_generator_is_refused(name, key, value, kinds):
+    values = changed(f"runs.gan.{key}", value)
+    values["runs"]["gan"].setdefault("network", {})["name"] = name
+    expected = f"runs.gan.{key}: expected `network.name: {kinds}` with it, found {name!r}"
+    assert refused(values) == expected
+    # Its own may read it.
+    values["runs"]["gan"]["network"]["name"] = kinds.split(" or ")[0]
+    assert parse(values).runs["gan"].network.name in kinds
+
+
+@pytest.mark.parametrize("key", ["target", "images"])
+def test_what_only_adaptive_augmentation_reads(key):
+    values = changed("runs.gan.augment", {key: 0.5})
+    expected = f"runs.gan.augment.{key}: expected `augment.adaptive: true` with it, found false"
+    assert refused(values) == expected
+    values["runs"]["gan"]["augment"]["adaptive"] = True
+    assert getattr(parse(values).runs["gan"].augment, key) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [("select", {"by": "loss"}, "'last'"), ("stop_patience", 5, "null")],
+)
+def test_losses_of_an_adversary_select_nothing(key, value, expected):
+    """One epoch would be kept and another reported: its losses never settle."""
+    values = changed(f"runs.gan.training.{key}", value)
+    found = refused(values)
+    where, found_there = ("select.by", "'loss'") if key == "select" else (key, "5")
+    assert found == (
+        f"runs.gan.training.{where}: expected {expected} with `network.name: stylegan2`, whose "
+        f"losses never settle, found {found_there}"
+    )
+    for name in ("vae", "diffusion"):
+        values["runs"]["gan"]["network"] = {"name": name}
+        parse(values)
+
+
+@pytest.mark.parametrize("name", ["stylegan2", "vae", "diffusion"])
+def test_recorded_settings_are_read_back(name):
+    """They name every setting, those of other generators too."""
+    values = changed("runs.gan.network", {"name": name})
+    found = parse(values)
+    recorded = found.model_dump(mode="json")
+    assert recorded["runs"]["gan"]["style"]["r1_gamma"] == 10
+    assert parse(recorded) == found
+    assert parse(yaml.safe_load(commented(found))) == found
+
+
+def test_a_scan_over_what_a_generator_does_not_read_is_refused():
+    scan = {"run": "other", "settings": {"style.r1_gamma": [1, 10]}}
+    expected = "scans.losses.settings.style.r1_gamma: expected `network.name: stylegan2` with it, "
+    assert refused(STUDY | {"scans": {"losses": scan}}) == expected + "found 'vae'"
 
 
 @pytest.mark.parametrize("pixels", [*range(16, 68, 4), 96, 100, 128])

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from skyweave.config import Split
-from skyweave.data.split import SPLITS, assign, members, read_split
+from skyweave.data.split import SPLITS, assign, members, read_split, some
 from skyweave.errors import UserError
 
 NINE = Split(train=0.85, validation=0.1, test=0.05)
@@ -91,3 +91,22 @@ def test_a_broken_table_is_refused_by_name(tmp_path, text, message):
     with pytest.raises(UserError, match=message) as error:
         read_split(path)
     assert error.value.where == str(path)
+
+
+def test_some_are_drawn_from_all_over_a_part():
+    frame = assign(range(4000), Split(), 1, "cmb")
+    train = members(frame, "train")
+    found = some(frame, "train", 400, 7, "a")
+    assert found.dtype == np.int64
+    assert len(np.unique(found)) == 400
+    assert (np.diff(found) > 0).all()
+    assert np.isin(found, train).all()
+    # Evenly: the mean of 400 of 3200 has a standard error of 54.
+    assert abs(found.mean() - train.mean()) < 4 * 54
+    np.testing.assert_array_equal(some(frame, "train", 400, 7, "a"), found)
+    for key in ((8, "a"), (7, "b"), (7, "a", 0)):
+        assert not np.array_equal(some(frame, "train", 400, *key), found)
+    for count in (3200, 10**6):
+        np.testing.assert_array_equal(some(frame, "train", count, 7, "a"), train)
+    with pytest.raises(UserError, match="one of train, validation, test"):
+        some(frame, "dev", 3, 7)

@@ -20,9 +20,10 @@ from skyweave.files import sha256
 from skyweave.images.psf import convolve, gaussian
 from skyweave.networks.card import TrainedNetwork, load_network
 from skyweave.statistics.reconstruction import COLUMNS
+from skyweave.statistics.restoration import CASES
 from skyweave.statistics.tables import read_table
 from skyweave.tasks import denoising, denoising_scores
-from skyweave.tasks.denoising_scores import CASES, SEEN, WIENER, denoising_verdicts, evaluate_run
+from skyweave.tasks.denoising_scores import SEEN, WIENER, denoising_verdicts, evaluate_run
 from skyweave.tasks.images import prepare_images, read_stretch, render_sersic
 from skyweave.tasks.training import train_run
 from skyweave.training import runtime
@@ -385,7 +386,8 @@ def test_what_is_mixed_in_must_be_there(study):
 
 def test_metrics_have_a_row_for_all(study, evaluation):
     metrics, verdicts, _ = evaluation
-    assert list(metrics) == [*COLUMNS, "case"]
+    assert list(metrics) == [*COLUMNS, "case", "seed"]
+    assert (metrics.seed == SEED).all()
     assert len(metrics) == len(CASES) * 3 * 3
     assert not metrics.duplicated(["case", "method", "statistic"]).any()
     assert set(metrics.method) == {"network", WIENER, SEEN}
@@ -433,7 +435,8 @@ def test_numbers_are_those_of_the_images(study, evaluation, case):
     made = model(scale.apply(seen)[..., None], training=False)["image"]
     restored = {
         "network": scale.undo(np.asarray(made)[..., 0]),
-        WIENER: wiener(seen, mean_power(train), 1.0, rms),
+        # No profile has negative flux.
+        WIENER: np.maximum(wiener(seen, mean_power(train), 1.0, rms), 0),
         SEEN: seen,
     }
     for method, images in restored.items():
@@ -461,10 +464,13 @@ def test_examples_are_the_first_of_each_case(study, evaluation):
             for method in file[case]:
                 assert file[case][method]["image"].shape == (6, side, side)
         np.testing.assert_array_equal(file["none/truth/image"], truth)
-        # Fluxes, kept by larger pixels.
+        # Surface brightness, kept by larger pixels.
         np.testing.assert_allclose(
-            file["both/truth/image"][()].sum(axis=(1, 2)), truth.sum(axis=(1, 2)), rtol=1e-5
+            file["both/truth/image"][()].mean(axis=(1, 2)), truth.mean(axis=(1, 2)), rtol=1e-5
         )
+        for case in CASES:
+            assert file[case][WIENER]["image"][()].min() == 0
+            assert file[case][SEEN]["image"][()].min() < 0
         assert not np.array_equal(file["none/seen/image"], file["noise/seen/image"])
 
 
@@ -478,18 +484,55 @@ def test_all_runs_see_the_same_noise(study, evaluation, tmp_path):
     assert not np.array_equal(a, b)
 
 
-def test_a_network_worse_than_the_filter_does_not_pass(evaluation):
-    """Two epochs of a tiny network are not enough; an error below the filter's is."""
+def test_a_network_worse_than_the_filter_or_nothing_does_not_pass(evaluation):
+    """Two epochs of a tiny network are not enough; an error below both is."""
     metrics, verdicts, _ = evaluation
     for one, case in zip(verdicts, CASES, strict=True):
-        value, bar = (row(metrics, case, m, "mse").value for m in ("network", WIENER))
-        assert (one["value"], one["bar"]) == (value, bar)
-        assert one["passed"] == (value < bar)
+        value, *bars = (row(metrics, case, m, "mse").value for m in ("network", WIENER, SEEN))
+        assert (one["value"], one["bar"]) == (value, min(bars))
+        assert one["passed"] == (value < min(bars))
     assert not all(one["passed"] for one in verdicts)
-    better = metrics.assign(value=metrics.value.where(metrics.method != "network", 0.0))
-    assert all(one["passed"] for one in denoising_verdicts(better))
-    lost = metrics.assign(value=metrics.value.where(metrics.method != "network", np.nan))
-    assert not any(one["passed"] for one in denoising_verdicts(lost))
+
+    def passed(**errors):
+        values = metrics.method.map(errors).fillna(metrics.value)
+        return {one["passed"] for one in denoising_verdicts(metrics.assign(value=values))}
+
+    assert passed(network=0.0) == {True}
+    assert passed(network=2.0, wiener=3.0, seen=1.0) == {False}
+    assert passed(network=2.0, wiener=1.0, seen=3.0) == {False}
+    for method in ("network", WIENER, SEEN):
+        values = metrics.value.where(metrics.method != "network", 0.0)
+        lost = metrics.assign(value=values.where(metrics.method != method, np.nan))
+        assert not any(one["passed"] for one in denoising_verdicts(lost))
+
+
+@pytest.mark.parametrize(("lowest", "bound"), [(-1.5, -1.5), (0.0, 0.0), (0.5, 0.0)])
+def test_the_filter_makes_no_flux_below_that_of_the_dataset(lowest, bound):
+    rng = np.random.default_rng(9)
+    known = rng.uniform(lowest, 3, (40, 12, 12, 1))
+    known[0, 0, 0, 0] = lowest
+    seen = 4 * rng.standard_normal((5, 12, 12, 1))
+    free = wiener(seen[..., 0], mean_power(known[..., 0]), 1.0, 0.5)
+    assert free.min() < bound < free.max()
+    found = denoising_scores._filtered(seen, known, 1.0, 0.5)[..., 0]
+    np.testing.assert_array_equal(found, np.maximum(free, np.float32(bound)))
+
+
+def test_the_filters_spectrum_is_of_drawn_training_images(study, tmp_path, monkeypatch):
+    """Of a few of them, and of the same for all runs of the dataset."""
+    monkeypatch.setattr(denoising_scores, "_LEARNED", 10)
+    learned = []
+    monkeypatch.setattr(
+        denoising_scores, "mean_power", lambda images: learned.append(images) or mean_power(images)
+    )
+    for name in ("plain", "again"):
+        study.evaluate("plain", tmp_path / "restored.h5", as_name=name)
+    train = ShardSet(study.shards).read("image", study.numbers("train"))
+    assert len(learned[0]) == 10
+    places = [int(np.flatnonzero((train == one).all(axis=(1, 2)))[0]) for one in learned[0]]
+    assert len({*places}) == 10
+    assert max(places) > 20
+    np.testing.assert_array_equal(learned[0], learned[len(CASES)])
 
 
 def test_bands_are_judged_each_by_itself(study):

@@ -254,11 +254,10 @@ def test_the_same_seed_makes_the_same_images(study, tmp_path, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_more_images_than_a_chunk_are_drawn_in_turn(study, monkeypatch, kind):
+def test_more_images_than_a_chunk_are_drawn_in_turn(study, kind):
     """The first chunk's are the same, the second's others."""
-    monkeypatch.setattr("skyweave.tasks.generation._CHUNK", 8)
     run, model = study.settings(kind), study.network(kind).model
-    many, few = (draw(model, run, count, SEED, kind) for count in (20, 11))
+    many, few = (draw(model, run, count, SEED, kind, chunk=8) for count in (20, 11))
     assert len(many) == 20
     np.testing.assert_allclose(few, many[:11], atol=1e-4)
     assert len(np.unique(many.reshape(20, -1), axis=0)) == 20
@@ -274,14 +273,13 @@ def with_noise(study: Study, strength: float) -> TrainedNetwork:
     return network
 
 
-def test_noise_within_layers_is_that_of_a_chunk(study, monkeypatch):
+def test_noise_within_layers_is_that_of_a_chunk(study):
     model, run = with_noise(study, 0.5).model, study.settings("stylegan2")
-    monkeypatch.setattr("skyweave.tasks.generation._CHUNK", 8)
-    first, again, few = (draw(model, run, n, SEED, "a") for n in (20, 20, 11))
+    first, again, few = (draw(model, run, n, SEED, "a", chunk=8) for n in (20, 20, 11))
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(few, first[:11])
     # Another chunk has other noise, not its repetition: all that is left at truncation 0.
-    still = draw(model, run.model_copy(update={"truncation": 0.0}), 16, SEED, "a")
+    still = draw(model, run.model_copy(update={"truncation": 0.0}), 16, SEED, "a", chunk=8)
     assert still.std(axis=0).max() > 0.01
     assert not np.allclose(still[:8], still[8:])
 
@@ -323,13 +321,38 @@ def test_grids_are_the_same_images_along_the_training(study, tmp_path, kind):
     assert found["epochs"].tolist() == [1, 2]
     assert found["images"].shape == (2, 16, PIXELS, PIXELS, 1)
     assert found["images"].dtype == np.float32
-    last = draw(study.network(kind).model, study.settings(kind), 16, SEED, kind, "grid")
+    run = study.settings(kind)
+    last = draw(study.network(kind).model, run, 16, SEED, kind, "grid", chunk=16)
     np.testing.assert_allclose(found["images"][1], last, atol=1e-4)
     assert not np.allclose(found["images"][0], found["images"][1], atol=1e-5)
     # Those that are asked for, the last epoch's always.
     fewer = grids(study.generate(kind, tmp_path, grid_epochs=5))
     assert fewer["epochs"].tolist() == [2]
     np.testing.assert_array_equal(fewer["images"][0], found["images"][1])
+
+
+def test_grids_are_not_truncated(study, tmp_path):
+    """Their random numbers alone: a run is truncated anew without a training."""
+    study.train("vae", tmp_path, truncation=0.3)
+    found = grids(study.generate("vae", tmp_path, tmp_path, truncation=0.3))
+    expected = grids(study.generate("vae", tmp_path / "whole"))
+    np.testing.assert_array_equal(found["images"], expected["images"])
+
+
+def test_no_more_images_are_made_than_a_chunk_has(study, monkeypatch):
+    """And the mean of the styles is taken once."""
+    model, run = study.network("stylegan2").model, study.settings("stylegan2", truncation=0.5)
+    mapping, batches = model.layers[1], []
+    call = type(mapping).call
+
+    def counted(layer, inputs, *args, **kwargs):
+        if layer is mapping:
+            batches.append(len(inputs))
+        return call(layer, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(type(mapping), "call", counted)
+    draw(model, run, 16, SEED, "a", chunk=8)
+    assert batches == [10_000, 8, 8]
 
 
 @pytest.mark.slow

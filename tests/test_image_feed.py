@@ -298,10 +298,10 @@ def test_degrading_convolves_and_adds_noise_of_each_images_own():
     np.testing.assert_array_equal(alone, images)
 
 
-def test_coarser_pixels_keep_the_flux():
+def test_coarser_pixels_keep_the_surface_brightness():
     images = np.arange(32, dtype=np.float32).reshape(2, 4, 4)
-    np.testing.assert_array_equal(coarsen(images, 2)[0], [[10, 18], [42, 50]])
-    np.testing.assert_array_equal(coarsen(images, 4).ravel(), images.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(coarsen(images, 2)[0], [[2.5, 4.5], [10.5, 12.5]])
+    np.testing.assert_array_equal(coarsen(images, 4).ravel(), images.mean(axis=(1, 2)))
     assert coarsen(images, 2).dtype == np.float32
     with pytest.raises(UserError, match="pixel_factor: expected a divisor"):
         coarsen(images, 3)

@@ -267,6 +267,16 @@ def test_stretch_is_measured_on_the_training_images_alone(tmp_path: Path) -> Non
     assert read_stretch(tmp_path / "stretch.json") == expected
 
 
+def test_stretch_is_of_images_from_all_over_the_catalogue(tmp_path: Path, monkeypatch) -> None:
+    """Which is sorted by brightness: the first of it would tell a twentieth."""
+    monkeypatch.setattr("skyweave.tasks.images._MEASURED", 40)
+    images = np.random.default_rng(0).uniform(0, 1, (400, 16, 16))
+    np.savez(tmp_path / "images.npz", image=images * np.linspace(0.01, 1, 400)[:, None, None])
+    prepared(tmp_path, imported(tmp_path / "0.h5", own(tmp_path / "images.npz")), kind="linear")
+    # Of the bright pixels of each image one in a thousand is brighter.
+    assert 0.8 < read_stretch(tmp_path / "stretch.json").top <= 1
+
+
 def test_images_are_split_and_not_normalized(tmp_path: Path) -> None:
     images = rendered(tmp_path, sersic(), range(7), range(7, 20))
     prepared(tmp_path, images, kind="linear", top=50.0)

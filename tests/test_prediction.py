@@ -8,6 +8,7 @@ import h5py
 import healpy
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 from astropy.io import fits
 from numpy.testing import assert_allclose, assert_array_equal
@@ -22,9 +23,12 @@ from skyweave.files import sha256
 from skyweave.flat.grid import PatchGrid
 from skyweave.flat.polarization import qu_to_eb
 from skyweave.flat.taper import cosine_taper
+from skyweave.images.stretch import Scale
 from skyweave.networks import card as card_module
+from skyweave.networks import residual_denoiser, vae
 from skyweave.networks.card import Card, predict, save_network
 from skyweave.networks.registry import build
+from skyweave.statistics.tables import write_table
 
 GRID = PatchGrid(20.0, 16)
 TAPER_DEG = 5.0
@@ -483,3 +487,93 @@ def test_the_card_in_a_dozen_lines(network, tmp_path, capsys):
     assert "the card of a trained network" in said(capsys, "card", tmp_path)
     assert "the folder of a trained network" in said(capsys, "card", tmp_path / "no")
     assert_array_equal(values["inputs"], ["q_obs", "u_obs"])
+
+
+def galaxies(folder, task, model, **changes):
+    """A network of images (n, 16, 16) of g and r, of a run of that task."""
+    own = card(
+        outputs=("g", "r"),
+        units={"g": "nJy", "r": "nJy"},
+        normalization=Normalization(dict.fromkeys(("g", "r"), (0.0, 1.0))),
+        size_deg=16 * 0.2 / 3600,
+        data={
+            "dataset": "stamps",
+            "realizations": {"test": 10, "train": 80, "validation": 10},
+            "stretch": Scale("asinh", 0.5, 40.0).to_dict(),
+        },
+        settings={"task": task},
+        **changes,
+    )
+    save_network(folder, model, own)
+    return folder
+
+
+@pytest.fixture
+def generator(tmp_path):
+    model = vae.decoder(16, ("g", "r"), 8, 0.0625, 3)
+    return galaxies(tmp_path / "vae", "generation", model, inputs=(), latent=8)
+
+
+@pytest.fixture
+def denoiser(tmp_path):
+    model = residual_denoiser.build(16, ("g", "r"), 0.125)
+    return galaxies(tmp_path / "restored", "denoising", model, inputs=("g", "r"))
+
+
+@pytest.mark.parametrize("task", ["generation", "denoising"])
+def test_a_network_of_galaxies_predicts_no_sky(task, generator, denoiser, tmp_path, capsys):
+    np.savez(tmp_path / "maps.npz", **maps())
+    folder = {"generation": generator, "denoising": denoiser}[task]
+    line = said(capsys, "predict", folder, tmp_path / "maps.npz", "-o", tmp_path / "out.npz")
+    assert "card.json: expected a network that predicts fields of the sky" in line
+    assert line.endswith(f"found one of a {task} run")
+    assert not (tmp_path / "out.npz").exists()
+
+
+def lines_of(capsys, folder) -> dict[str, str]:
+    """What the card says, by what it says it of."""
+    run("card", folder)
+    pairs = (line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    return {name: text.strip() for name, text in pairs}
+
+
+def rows(folder, *values) -> None:
+    """Metrics in a run's folder: (method, field, statistic, value, and more by name)."""
+    names = ("method", "field", "statistic", "value")
+    table = [dict(zip(names, one, strict=False)) | (one[4:] or ({},))[0] for one in values]
+    write_table(folder / "metrics.csv", pd.DataFrame(table).assign(split="test"))
+
+
+def test_the_card_of_a_generator(generator, capsys):
+    found = lines_of(capsys, generator)
+    assert found["takes"] == "8 random numbers"
+    assert found["gives"] == "g, r"
+    assert found["image"] == "16 x 16 pixels of 0.2 arcsec"
+    assert found["stretch"] == "flux 0 is -1, 40 nJy a pixel is 1, asinh from 0.5 nJy"
+    assert found["scores"] == "epoch 4, val_loss 0.7"
+    assert not {"patch", "sky", "taper"} & set(found)
+    rows(
+        generator,
+        *(("network", band, "mean_distance", value) for band, value in (("g", 0.25), ("r", 0.5))),
+        ("real", "g", "mean_distance", 0.01),
+        ("network", "all", "fid", 30.0),
+    )
+    words = "mean Wasserstein distance from the test set: g 0.25, r 0.5"
+    assert lines_of(capsys, generator)["scores"] == words
+
+
+def test_the_card_of_a_denoiser(denoiser, capsys):
+    found = lines_of(capsys, denoiser)
+    assert found["takes"] == found["gives"] == "g, r"
+    assert found["image"] == "16 x 16 pixels of 0.2 arcsec"
+    rows(
+        denoiser,
+        ("network", "g", "mse", 0.25, {"case": "none"}),
+        ("wiener", "g", "mse", 0.125, {"case": "none"}),
+        ("network", "g", "flux_bias", 0.75, {"case": "none"}),
+        ("network", "r", "mse", 0.5, {"case": "both"}),
+    )
+    assert lines_of(capsys, denoiser)["scores"] == (
+        "mean squared error of stretched pixels on the test set: "
+        "g, as trained 0.25; r, larger pixels and more noise 0.5"
+    )

@@ -22,7 +22,7 @@ from PIL import Image
 from skyweave.config.galaxies import Psf
 from skyweave.errors import UserError
 from skyweave.images.psf import convolve, kernel
-from skyweave.images.stamp_files import open_images
+from skyweave.images.stamp_files import listed, open_images
 from skyweave.images.stamps import count, read_images, resized
 from skyweave.sky import fetch as fetching
 from skyweave.sky.fetch import COSMOS, fetch
@@ -231,6 +231,34 @@ def test_colours_of_16_bits_are_refused(tmp_path: Path) -> None:
     png(tmp_path / "a.png", np.ones((16, 16, 3), int), 16, 2)
     with pytest.raises(UserError, match=r"a\.png: expected 8 bits a colour, or 16 of grey, found"):
         next(read_images(tmp_path, BANDS, 16, "crop"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_listed_as_they_are_read(kind, tmp_path: Path) -> None:
+    kind(tmp_path / "images", made())
+    assert listed(tmp_path / "images", BANDS) == open_images(tmp_path / "images", BANDS).files
+
+
+@pytest.mark.parametrize("name", ["table.fits", "table.fits.gz"])
+def test_files_of_a_catalogue_are_listed(name: str, tmp_path: Path) -> None:
+    catalogue(tmp_path / name)
+    found = [file.name for file in listed(tmp_path / name, ("F814W",))]
+    assert found == [name, "images_0.fits", "images_1.fits"]
+    (tmp_path / "images_1.fits").unlink()
+    with pytest.raises(
+        UserError, match=r"its images beside it, images_1\.fits, found no such file"
+    ):
+        listed(tmp_path / name, ("F814W",))
+
+
+def test_files_of_a_folder_are_listed_unopened(tmp_path: Path) -> None:
+    for name in ("b.npy", "a.fits", "c.FITS.gz", "d.png", "e.txt"):
+        (tmp_path / name).touch()
+    found = [file.name for file in listed(tmp_path, BANDS)]
+    assert found == ["a.fits", "b.npy", "c.FITS.gz", "d.png"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"none: expected files \.fits, \.fits\.gz, .*, found none"):
+        listed(tmp_path / "none", BANDS)
 
 
 @pytest.mark.parametrize("size", [15, 16, 17, 20, 31])
@@ -473,6 +501,10 @@ def test_other_files_and_shapes_are_refused(tmp_path: Path) -> None:
     refused(tmp_path / "c.npz", ("g",), r"c\.npz: expected arrays \(n, y, x\) of one shape")
     np.savez(tmp_path / "d.npz", g=np.array([{}] * 4, object))
     refused(tmp_path / "d.npz", ("g",), r"arrays of plain numbers, found Python objects in g")
+    columns = np.dtype([("\u03b3", float)])
+    with pytest.warns(UserWarning, match="format 3.0"):
+        np.savez(tmp_path / "f.npz", g=np.zeros((4, 16, 16), columns))
+    refused(tmp_path / "f.npz", ("g",), r"plain numbers, found version 3\.0 of NumPy's format in g")
     np.savez(tmp_path / "e.npz", g=np.ones((4, 16, 16), complex))
     refused(tmp_path / "e.npz", ("g",), r"e\.npz, image 0: expected real numbers, found complex")
     fits.writeto(tmp_path / "a.fits", np.ones((2, 16, 16)))

@@ -82,7 +82,7 @@ def test_report_is_whole_in_a_browser(study):
 def test_report_shows_every_verdict(study):
     page = (study / "results" / "report" / "index.html").read_text(encoding="utf-8")
     files = sorted((study / "results").rglob("verdicts.json"))
-    assert len(files) == 15
+    assert len(files) == 19
     for path in files:
         for verdict in json.loads(path.read_text()):
             assert verdict["check"] in page.replace("&#39;", "'").replace("&amp;", "&")

@@ -1,6 +1,7 @@
 """The workflow's frame: clean rules, profiles that mean what they say, mistakes in one line."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from astropy.io import fits
 
 import forked_snakemake
+from skyweave.config.galaxies import Diffusion, GenerationRun
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
@@ -222,7 +225,6 @@ def test_how_images_are_judged_is_no_reason_to_make_them_again(tmp_path):
         "metrics": {"metrics": {"images": 20, "morphology": False}},
         "samples": {"samples": 50},
         "truncation": {"truncation": 0.7},
-        "sampler": {"diffusion": {"steps": 10}},
         "width": {"network": {"width": 0.1}},
         "losses": {"style": {"r1_gamma": 1}},
         "augment": {"augment": {"turns": False}},
@@ -236,12 +238,25 @@ def test_how_images_are_judged_is_no_reason_to_make_them_again(tmp_path):
         "metrics": {"evaluate_generation"},
         "samples": {"generate"},
         "truncation": {"generate"},
-        # Grids along the training are drawn by it, too.
-        "sampler": {"train", "generate"},
         "width": {"train", "generate"},
         "losses": {"train"},
         "augment": {"train"},
     }
+
+
+def test_another_sampler_trains_nothing_anew(tmp_path):
+    base = {"network": {"name": "diffusion"}}
+    sampler = {"steps": 10, "sigma_min": 0.01, "sigma_max": 100, "rho": 5}
+    changes = {key: base | {"diffusion": {key: value}} for key, value in sampler.items()}
+    changes |= {"noise": base | {"diffusion": {"p_mean": 0}}, "base": base}
+    runs = changed_runs("made", changes)
+    asked = {case: {rule: {"run": case} for rule in ("train", "generate")} for case in changes}
+    found = shown(tmp_path, GALAXIES | {"runs": runs}, "galaxies", asked)
+    # What a training is given is a run by itself, its grids by the default sampler.
+    trained = GenerationRun(**found["steps"]["train"]["run"])
+    assert trained.diffusion == Diffusion()
+    expected = {key: {"generate"} for key in sampler} | {"noise": {"train", "generate"}}
+    assert apart_from_base(found) == expected
 
 
 def test_a_share_of_generated_images_is_another_training(tmp_path):
@@ -249,6 +264,9 @@ def test_a_share_of_generated_images_is_another_training(tmp_path):
         "alpha": {"alpha": 0.5},
         "repeat": {"repeat": 1},
         "degradation": {"degradation": {"psf_pixels": 3}},
+        # Of the tests alone.
+        "more_noise": {"degradation": {"noise_factor": 2}},
+        "larger_pixels": {"degradation": {"pixel_factor": 4}},
         "turns": {"turns": False},
     }
     names = {"base": "clear"} | {case: case for case in changes}
@@ -259,6 +277,8 @@ def test_a_share_of_generated_images_is_another_training(tmp_path):
         "alpha": {"train"},
         "repeat": {"train"},
         "degradation": {"train", "evaluate_denoising"},
+        "more_noise": {"evaluate_denoising"},
+        "larger_pixels": {"evaluate_denoising"},
         "turns": {"train"},
     }
     # Images are generated for those alone that learn from them.
@@ -293,6 +313,72 @@ def test_what_profiles_are_like_is_rendered_again(tmp_path):
         "split": {"prepare_images"},
         "stretch": {"prepare_images"},
     }
+
+
+def own_images(folder: Path, count: int) -> dict:
+    """A study of so many images, one a file of `folder`/stamps."""
+    (folder / "stamps").mkdir()
+    for number in range(count):
+        np.save(folder / "stamps" / f"{number:04d}.npy", np.zeros((1, 1), np.float32))
+    return {"datasets": {"own": {"kind": "images", "path": "stamps"}}}
+
+
+def test_a_file_of_a_folder_of_images_is_imported_again(tmp_path):
+    study, shard = own_images(tmp_path, 12), "results/datasets/own/shards/0.h5"
+    (tmp_path / "stamps" / "readme.txt").touch()
+    assert planned(tmp_path, study, shard) == {"import_images": 1}
+    (tmp_path / shard).parent.mkdir(parents=True)
+    (tmp_path / shard).touch()
+    assert planned(tmp_path, study, shard) == {}
+    later = (tmp_path / shard).stat().st_mtime + 10
+    os.utime(tmp_path / "stamps" / "readme.txt", (later, later))
+    assert planned(tmp_path, study, shard) == {}
+    os.utime(tmp_path / "stamps" / "0007.npy", (later, later))
+    assert planned(tmp_path, study, shard) == {"import_images": 1}
+
+
+def test_files_of_a_large_folder_are_a_parameter(tmp_path):
+    study = own_images(tmp_path, 1001)
+    asked = {"own": {name: {"images": "own"} for name in ("imported_images", "imported_digest")}}
+
+    def found() -> tuple[list, str | None]:
+        return tuple(shown(tmp_path, study, "datasets", asked)["own"].values())
+
+    files, digest = found()
+    assert files == ["stamps"]
+    assert found() == (files, digest)
+    np.save(tmp_path / "stamps" / "0007.npy", np.zeros((2, 1), np.float32))
+    edited = found()
+    assert edited[0] == files
+    assert edited[1] not in (None, digest)
+    (tmp_path / "stamps" / "0007.npy").unlink()
+    files, digest = found()
+    assert (len(files), files[7], digest) == (1000, "stamps/0008.npy", None)
+
+
+def test_a_catalogues_images_are_inputs(tmp_path):
+    columns = {
+        "IDENT": np.arange(3),
+        "GAL_FILENAME": np.array(["b.fits", "a.fits", "b.fits"]),
+        "GAL_HDU": np.ones(3),
+        "PIXEL_SCALE": np.full(3, 0.03),
+    }
+    table = [
+        fits.Column(name, "20A" if name == "GAL_FILENAME" else "D", array=values)
+        for name, values in columns.items()
+    ]
+    fits.BinTableHDU.from_columns(table).writeto(tmp_path / "catalogue.fits")
+    (tmp_path / "a.fits").touch()
+    (tmp_path / "b.fits").touch()
+    study = {"datasets": {"own": {"kind": "images", "path": "catalogue.fits"}}}
+    asked = {"own": {"imported_images": {"images": "own"}}}
+    files = shown(tmp_path, study, "datasets", asked)["own"]["imported_images"]
+    assert files == ["catalogue.fits", "a.fits", "b.fits"]
+    (tmp_path / "a.fits").unlink()
+    done = forked_snakemake.snakemake(tmp_path, "--dry-run", "--configfile", "study.yaml")
+    assert done.returncode != 0
+    (said,) = [line for line in done.stderr.splitlines() if not line.startswith("Using workflow")]
+    assert said.startswith("config: catalogue.fits: expected its images beside it, a.fits")
 
 
 def test_samples_of_a_decomposition_are_in_its_networks_card(tmp_path):

@@ -9,7 +9,9 @@ from pathlib import Path
 from skyweave.config import ESTIMATES
 from skyweave.config import parse as parse_settings
 from skyweave.config import read_yaml, require_files
+from skyweave.config.galaxies import UNTRAINED
 from skyweave.errors import UserError
+from skyweave.images.stamp_files import listed
 from skyweave.simulation.cosmologies import at_point, points
 from skyweave.tasks.alphas import alphas
 from skyweave.tasks.imported_files import counted
@@ -29,12 +31,20 @@ try:
     STUDY = parse_settings(config)
     require_files(STUDY)
     STUDY = counted(STUDY)
+    # The files of each dataset of the user's own images.
+    IMAGE_FILES = {
+        name: listed(dataset.path, dataset.bands)
+        for name, dataset in STUDY.datasets.items()
+        if dataset.kind == "images" and dataset.path is not None
+    }
 except UserError as error:
     sys.exit(f"config: {error}")
 
 
 # Only with `--software-deployment-method conda`; otherwise the environment that Snakemake runs in.
 ENVIRONMENT = "../../envs/cpu.yaml"
+# Files of images beyond which they are no inputs of their own: Snakemake would look at each often.
+MANY_FILES = 1000
 
 
 def named(entries, attribute, value):
@@ -540,8 +550,7 @@ def pairs_threads(wildcards):
 
 
 def network_threads(wildcards):
-    """One for maps and a network so small that more would wait for each other, and jobs run beside
-    each other instead."""
+    """One for small maps and narrow networks, which have little to share; otherwise 8."""
     run = run_settings(wildcards)
     dataset = STUDY.datasets[run.dataset]
     grid = {"sky": "patches", "cmb": "grid"}.get(dataset.kind)
@@ -552,10 +561,8 @@ def network_threads(wildcards):
 def trained_settings(wildcards):
     """Settings of a run but for those of what is made with its network afterwards."""
     run = run_settings(wildcards)
-    later = {"full_sky", "tests", "beside", "radii", "patches", "classes", "metrics", "truncation"}
-    # How many samples a decomposition's network makes is said in its card.
-    later |= {"samples"} if run.task == "generation" else set()
-    return run.model_dump(mode="json", exclude=later)
+    later = dict.fromkeys(("full_sky", "tests", "beside", "radii", "patches", "classes"), True)
+    return run.model_dump(mode="json", exclude=later | UNTRAINED.get(run.task, {}))
 
 
 def training_memory(wildcards):
@@ -597,6 +604,25 @@ def evaluation_runtime(wildcards):
     dataset = STUDY.datasets[run_settings(wildcards).dataset]
     maps = (dataset.split.test + dataset.split.validation) * dataset.realizations
     return 60 + int(3 * 0.06 / 60 * maps * (dataset.grid.pixels / 128) ** 2)
+
+
+def imported_images(wildcards):
+    """What images are imported from: fetched ones, or the user's own; a large folder as such."""
+    dataset = dataset_settings(wildcards)
+    if dataset.source == "cosmos":
+        return rules.fetch_cosmos.output
+    files = IMAGE_FILES[wildcards.images]
+    return [dataset.path] if len(files) > MANY_FILES else [str(file) for file in files]
+
+
+def imported_digest(wildcards):
+    """What tells the files of a large folder from others; None where they are inputs themselves."""
+    files = IMAGE_FILES.get(wildcards.images, ())
+    if len(files) <= MANY_FILES:
+        return None
+    stats = [(str(file), file.stat()) for file in files]
+    text = "\n".join(f"{name} {stat.st_size} {stat.st_mtime_ns}" for name, stat in stats)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def image_stretch(wildcards):

@@ -10,7 +10,6 @@ rule evaluate_denoising:
         card=rules.train.output.card,
         shards=run_shards,
         split=run_dataset("split.csv"),
-        stretch=image_stretch,
     output:
         metrics="<results>/runs/{run}/metrics.csv",
         examples="<results>/runs/{run}/restored.h5",

@@ -53,11 +53,7 @@ rule render_sersic:
 
 rule import_images:
     input:
-        lambda wildcards: (
-            rules.fetch_cosmos.output
-            if dataset_settings(wildcards).source == "cosmos"
-            else user_files(dataset_settings(wildcards), "path")
-        ),
+        imported_images,
     output:
         "<results>/datasets/{images}/shards/{shard}.h5",
     log:
@@ -78,6 +74,7 @@ rule import_images:
         dataset=lambda wildcards: dataset_settings(wildcards).model_dump(
             mode="json", exclude={"split", "stretch"}
         ),
+        files=imported_digest,
     message:
         "Images of {wildcards.images}"
     script:

@@ -1,7 +1,7 @@
 """Settings of images of galaxies: datasets, generators, metrics, and networks that restore them."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -26,7 +26,8 @@ _BAND = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 def _bands(names: tuple[str, ...]) -> tuple[str, ...]:
     for name in names:
-        if not _BAND.fullmatch(name) or name in ("realizations", "labels"):
+        # `all` are the bands together in tables, the others what files of images hold beside them.
+        if not _BAND.fullmatch(name) or name in ("all", "realizations", "labels"):
             raise ValueError(f"expected names such as g, r, i, F814W, found {name!r}")
     return names
 
@@ -235,7 +236,8 @@ class Vae(Settings):
 class Diffusion(Settings):
     """The diffusion model's noise and sampler, as of arXiv:2206.00364.
 
-    Noise is in units of `sigma_data`, for which the published numbers had 0.5.
+    Noise is in units of `sigma_data`, for which the published numbers had 0.5. A change of the
+    sampler trains nothing anew: grids of samples made in training are by its defaults.
     """
 
     sigma_data: Positive | None = Field(
@@ -296,6 +298,36 @@ class GenerationTraining(Training):
     select: Selection = Field(Selection(by="last"), description="Which epoch's network is kept.")
 
 
+#: Settings of a run that its training does not read, by task, as pydantic excludes them.
+UNTRAINED: dict[str, dict[str, Any]] = {
+    "generation": {
+        "diffusion": {"sigma_min", "sigma_max", "rho", "steps"},
+        "truncation": True,
+        "samples": True,
+        "metrics": True,
+    },
+    "denoising": {"degradation": {"noise_factor", "pixel_factor"}},
+}
+
+#: Sections, settings of them (none: all), and the generators that alone read these.
+_READ_BY: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
+    ("network", ("mapping_layers", "synthesis", "pixel_noise"), ("stylegan2",)),
+    ("network", ("latent",), ("stylegan2", "vae")),
+    ("training", ("beta_1",), ("vae", "diffusion")),
+    ("augment", ("adaptive",), ("stylegan2",)),
+    ("style", (), ("stylegan2",)),
+    ("vae", (), ("vae",)),
+    ("diffusion", (), ("diffusion",)),
+)
+
+
+def _changed(section: Settings, names: tuple[str, ...] = ()) -> str | None:
+    """The first setting of a section, or of some of it, that is not its default."""
+    plain = type(section)()
+    wanted = names or tuple(type(section).model_fields)
+    return next((name for name in wanted if getattr(section, name) != getattr(plain, name)), None)
+
+
 class GenerationRun(Settings):
     """A network that makes images like those of a dataset, and its judgement."""
 
@@ -317,7 +349,9 @@ class GenerationRun(Settings):
     )
     samples: Annotated[int, Field(ge=20)] = Field(10_000, description="Images to make.")
     grid_epochs: Count = Field(
-        10, description="Epochs from one grid of samples of the same latents to the next."
+        10,
+        description="Epochs from one grid of samples of the same latents to the next, made in "
+        "training with the sampler's and `truncation`'s defaults.",
     )
     metrics: Metrics = Field(
         Metrics(), description="How generated images are compared with real ones."
@@ -340,16 +374,34 @@ class GenerationRun(Settings):
             raise ValueError(
                 f"metrics.images: expected at most samples ({self.samples}), found {count}"
             )
-        if self.augment.adaptive and self.network.name != "stylegan2":
+        for section, names, kinds in _READ_BY:
+            unread = None if self.network.name in kinds else _changed(getattr(self, section), names)
+            if unread is not None:
+                raise ValueError(
+                    f"{section}.{unread}: expected `network.name: {' or '.join(kinds)}` with it, "
+                    f"found {self.network.name!r}"
+                )
+        unread = _changed(self.augment, ("target", "images"))
+        if unread is not None and not self.augment.adaptive:
             raise ValueError(
-                "augment.adaptive: expected `network.name: stylegan2` with it, "
-                f"found {self.network.name!r}"
+                f"augment.{unread}: expected `augment.adaptive: true` with it, found false"
             )
+        if self.network.name == "stylegan2":
+            self._check_unsettled()
         if self.network.name == "diffusion" and self.truncation != 1:
             raise ValueError(
                 f"truncation: expected 1 with `network.name: diffusion`, found {self.truncation:g}"
             )
         return self
+
+    def _check_unsettled(self) -> None:
+        """Raise `ValueError` for what asks an adversary's losses how good a network is."""
+        unsettled = "with `network.name: stylegan2`, whose losses never settle"
+        by, patience = self.training.select.by, self.training.stop_patience
+        if by == "loss":
+            raise ValueError(f"training.select.by: expected 'last' {unsettled}, found {by!r}")
+        if patience is not None:
+            raise ValueError(f"training.stop_patience: expected null {unsettled}, found {patience}")
 
 
 class DenoisingNetwork(Settings):

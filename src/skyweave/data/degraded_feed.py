@@ -116,7 +116,9 @@ class DegradedFeed:
         if self.generated is None:
             return ""
         images = np.ascontiguousarray(self.generated)
-        return hashlib.sha256(f"{images.shape}".encode() + images.tobytes()).hexdigest()
+        digest = hashlib.sha256(f"{images.shape}".encode())
+        digest.update(images.data)
+        return digest.hexdigest()
 
     def _checked(self, generated: np.ndarray) -> np.ndarray:
         images = np.asarray(generated, np.float32)
@@ -174,7 +176,9 @@ def degrade(
 
 
 def coarsen(images: np.ndarray, factor: int) -> np.ndarray:
-    """Images (n, y, x) of pixels `factor` times as wide: sums of theirs, so that fluxes are kept.
+    """Images (n, y, x) of pixels `factor` times as wide, each the mean of the pixels in it.
+
+    Surface brightness is kept, so that what an image shows changes in size alone.
 
     Raises `UserError` where the pixels a side are no multiple of `factor`.
     """
@@ -184,7 +188,7 @@ def coarsen(images: np.ndarray, factor: int) -> np.ndarray:
         raise UserError("pixel_factor", f"a divisor of the images' {found} pixels", factor)
     y, x = (side // factor for side in sides)
     blocks = images.reshape(count, y, factor, x, factor)
-    return blocks.sum(axis=(2, 4), dtype=np.float64).astype(images.dtype)
+    return blocks.mean(axis=(2, 4), dtype=np.float64).astype(images.dtype)
 
 
 def _convolved(images: np.ndarray, psf_pixels: float) -> np.ndarray:

@@ -110,3 +110,14 @@ def members(frame: pd.DataFrame, split: str) -> np.ndarray:
     if split not in SPLITS:
         raise UserError("split", f"one of {', '.join(SPLITS)}", repr(split))
     return np.sort(frame.loc[frame["split"] == split, "realization"].to_numpy(np.int64))
+
+
+def some(parts: pd.DataFrame, part: str, count: int, seed: int, *identity: str | int) -> np.ndarray:
+    """Numbers (n,) int64 of `count` realizations of a part, ascending; of all if it has no more.
+
+    They are drawn by (seed, *identity): the first of a catalogue are those of one end of its order.
+    """
+    numbers = members(parts, part)
+    if count >= len(numbers):
+        return numbers
+    return np.sort(seeds.generator(seed, *identity).choice(numbers, count, replace=False))

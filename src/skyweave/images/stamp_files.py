@@ -1,5 +1,6 @@
 """Files that hold images of galaxies: folders, .npz, HDF5, FITS and GalSim's catalogues."""
 
+import gzip
 import os
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,8 @@ from skyweave.errors import UserError
 
 #: Files of a folder that are images.
 _SUFFIXES = (".fits", ".fits.gz", ".png", ".npy")
+#: Bytes that hold the headers of a catalogue's own extension and of the one before it.
+_BEGIN = 2**17
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,23 @@ def open_images(path: str | os.PathLike, bands: Sequence[str]) -> ImageSet:
         if h5py.is_hdf5(path):
             return _hdf5(path, bands)
     raise UserError(path, "a folder, or a whole FITS, .npz or HDF5 file", "another file")
+
+
+def listed(path: str | os.PathLike, bands: Sequence[str]) -> tuple[Path, ...]:
+    """All files that `open_images` would read: none is opened but one, and its headers alone.
+
+    Raises `UserError` naming the path where there are no images, and for a broken catalogue.
+    """
+    path = Path(path)
+    with telling(path):
+        if path.is_dir():
+            return _images_of(path)
+        with gzip.open(path) if _suffix(path) == ".fits.gz" else path.open("rb") as handle:
+            begin = handle.read(_BEGIN)
+    # Only a catalogue of real galaxies names other files.
+    if begin.startswith(b"SIMPLE") and b"GAL_FILENAME" in begin:
+        return open_images(path, bands).files
+    return (path,)
 
 
 def as_bands(where: str, values: np.ndarray, bands: Sequence[str]) -> np.ndarray:
@@ -151,10 +171,16 @@ def _suffix(path: Path) -> str:
     return next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), "")
 
 
-def _folder(path: Path, bands: tuple[str, ...]) -> ImageSet:
+def _images_of(path: Path) -> tuple[Path, ...]:
+    """The images of a folder."""
     files = tuple(sorted(file for file in path.iterdir() if file.is_file() and _suffix(file)))
     if not files:
         raise UserError(path, f"files {', '.join(_SUFFIXES)}", "none")
+    return files
+
+
+def _folder(path: Path, bands: tuple[str, ...]) -> ImageSet:
+    files = _images_of(path)
 
     def planes() -> Iterator[np.ndarray]:
         for file in files:
@@ -230,6 +256,10 @@ def _header(path: Path, stream: Any, member: str) -> tuple[tuple[int, ...], bool
         (2, 0): np.lib.format.read_array_header_2_0,
     }
     version = np.lib.format.read_magic(stream)
+    if version not in readers:
+        # The third is for names of columns that are not Latin.
+        found = "{}.{} of NumPy's format in {}".format(*version, member)
+        raise UserError(path, "arrays of plain numbers", f"version {found}")
     shape, fortran, dtype = readers[version](stream)
     if dtype.hasobject:
         raise UserError(path, "arrays of plain numbers", f"Python objects in {member}")

@@ -21,7 +21,7 @@ from skyweave.report.style import (
     legend_below,
     plain_field,
 )
-from skyweave.report.summary import case_words
+from skyweave.statistics.restoration import case_words
 
 FILES = ("alphas.svg",)
 COLUMNS = ("field", "case", "alpha", "networks", "gain", "gain_error")
@@ -41,18 +41,20 @@ def draw_alphas(folder: str | Path, out_folder: str | Path) -> None:
     networks = table["networks"]
     few, many = int(networks.min()), int(networks.max())
     counted = f"{few}" if few == many else f"{few} to {many}"
-    known = (
-        "Of one network alone no scatter is known, and nothing is shown by what it does."
-        if few < 2
-        else "Bars are standard errors from their scatter."
-    )
+    scattered = table.loc[table["alpha"] > 0, "gain_error"].notna()
+    known = []
+    if scattered.any():
+        known += ["Bars are standard errors from the scatter of such pairs."]
+    if not scattered.all():
+        known += ["Of fewer than two pairs no scatter is known, and nothing is shown by them."]
     caption = (
         "Mean squared error on the test set, over that of the networks that saw real images alone "
         "(alpha 0), against the share alpha of generated images in their training; a line a "
         f"condition of the test. Networks of each alpha: {counted}, alike but for the images and "
-        f"their weights' draws. {known} Below the line at 1 generated images help; they are worth "
-        "making where a point lies below by several of its bars, under conditions that the "
-        "networks never saw above all. Test images are real for all."
+        "their weights' draws, each compared with the one of alpha 0 that began alike. "
+        f"{' '.join(known)} Below the line at 1 generated images help; they are worth making where "
+        "a point lies below by several of its bars, of few networks by more of them, under "
+        "conditions that the networks never saw above all. Test images are real for all."
     )
     fields = ", ".join(plain_field(str(field)) for field in table["field"].unique())
     alt = f"Error against the share of generated images, {fields}."

@@ -29,7 +29,7 @@ from skyweave.report.style import (
     plain_log,
     symmetric_limit,
 )
-from skyweave.report.summary import case_words
+from skyweave.statistics.restoration import case_words
 
 #: Figures of every run.
 FILES = ("examples.png", "errors.svg", "losses.svg")
@@ -71,8 +71,8 @@ def draw_denoising(run_folder: str | Path, out_folder: str | Path, *, stretch: s
             "seen, and what the network and the Wiener filter make of it, all by the dataset's "
             "fixed stretch, in which white is no flux; the filter knows each condition, the "
             "network does not. At the right what the network is off by, in the same stretched "
-            "units; it is good where that has no structure. With larger pixels the truth has them "
-            f"too.{_one_band(bands)}",
+            "units; it is good where that has no structure. Larger pixels, of the same surface "
+            f"brightness, are the truth's too.{_one_band(bands)}",
             f"Truth, image as seen, network, Wiener filter and residual, {len(cases)} conditions.",
             examples(shown, scale, bands[0], out / "examples.png"),
         ),
@@ -81,10 +81,11 @@ def draw_denoising(run_folder: str | Path, out_folder: str | Path, *, stretch: s
             "Errors",
             "Above, the mean squared error of stretched pixels on the test set, by condition: as "
             "trained, and under conditions that the network never saw. It is worth its training "
-            "where it lies below the Wiener filter, which is told the point-spread function and "
-            "the noise of each condition. That is the best linear filter of fluxes, not of "
-            "stretched pixels, in which faint light counts more: there its ripples may cost it "
-            "more than the images as seen are off by. A network above these does harm. Below, the "
+            "where it lies below both the image as it is seen and the Wiener filter, which is told "
+            "the point-spread function and the noise of each condition. That is the best linear "
+            "filter of fluxes, its negative ones set to 0 where the dataset has none, and not of "
+            "stretched pixels, in which faint light counts more: its ripples may cost it more than "
+            "the images as seen are off by. A network above these does harm. Below, the "
             "mean relative error of an image's flux, of which 0 is right: a network that was "
             "trained on squared errors may lose faint light. Bars are standard errors over "
             "images, most of which the methods share.",

@@ -12,7 +12,7 @@ from skyweave.errors import UserError
 from skyweave.report import read
 from skyweave.report.generation_images import (
     colours_words,
-    first_images,
+    shown_images,
     grids,
     read_scale,
     samples,
@@ -74,17 +74,17 @@ def draw_generation(
     kept, picked_by = picked(run / "sweep.csv", history)
     bands = [str(band) for band in spectrum["field"].unique()]
     scale = read_scale(stretch)
-    real, made = first_images(shards, bands, split), first_images([run / "samples.h5"], bands)
+    real, made = shown_images(shards, bands, split), shown_images([run / "samples.h5"], bands)
     count = int(metrics.loc[metrics["statistic"] == "mean_distance", "n"].max())
     names = ", ".join(plain_field(band) for band in bands)
     drawn = [
         Drawn(
             "samples.png",
             "Real and generated images",
-            "Above, real images of the test set; below, generated ones; of each the first, not "
-            f"picked ones. {colours_words(bands)} They are good where nobody could tell which is "
-            "which, in the bright middle and in the faint wings alike; what looks alike may still "
-            "differ in number, as the other figures tell.",
+            "Above, real images, evenly from the test set; below, the first generated ones; none "
+            f"is picked by its looks. {colours_words(bands)} They are good where nobody could tell "
+            "which is which, in the bright middle and in the faint wings alike; what looks alike "
+            "may still differ in number, as the other figures tell.",
             f"{len(real.numbers)} real images above {len(made.numbers)} generated ones.",
             samples(real, made, bands, scale, out / "samples.png"),
         ),
@@ -98,8 +98,9 @@ def draw_generation(
             "distribution of log power from the test set's, in units of the mean absolute "
             "deviation of the real images: 1 is what a generator reaches that makes one typical "
             "image again and again. As many other real images are as near as can be told with "
-            f"{count} images of each set; Gaussian images have the mean power of the training set "
-            "and no more. Bars are errors by resampling.",
+            f"{count} images of each set. Gaussian images have the mean and the covariance of "
+            "stretched training images and no more, and so less power of fluxes at small scales "
+            "where galaxies have cusps. Bars are errors by resampling.",
             f"Power against wave number of real and generated images, {names}, and distances.",
             spectra(spectrum, metrics, out / "spectra.svg"),
         ),
@@ -124,9 +125,9 @@ def draw_generation(
             "of the real images' mean absolute deviation, with errors by resampling. The smaller "
             "the better: other real images, as many, are as near as a generator of the very law "
             "could come, and 1 is what the same typical image again and again would reach. "
-            "Gaussian images tell what the power spectrum alone is worth. The mean is over all "
-            "but the flux, the power spectrum counted once; its error takes errors of statistics "
-            "as fully alike.",
+            "Gaussian images tell what mean and covariance of stretched pixels alone are worth. "
+            "The mean is over all but the flux, the power spectrum counted once; its error takes "
+            "errors of statistics as fully alike.",
             f"Wasserstein distances of network, other real images and Gaussian images, {names}.",
             distances(metrics, out / "distances.svg"),
         ),
@@ -134,9 +135,9 @@ def draw_generation(
             "grids.png",
             "Samples along the training",
             "Images of the same random numbers, a column each, after some epochs of the training, "
-            f"the last below. {colours_words(bands)} Where a column still changes its galaxy "
-            "between the last rows, the training has not come to rest; where columns look alike, "
-            "the network has collapsed to a few images.",
+            f"the last below, without truncation. {colours_words(bands)} Where a column still "
+            "changes its galaxy between the last rows, the training has not come to rest; where "
+            "columns look alike, the network has collapsed to a few images.",
             "Generated images of the same random numbers along the training, a row an epoch.",
             grids(run / "grids.npz", bands, out / "grids.png"),
         ),

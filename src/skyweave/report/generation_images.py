@@ -41,13 +41,18 @@ def read_scale(path: str | Path) -> Scale:
         raise UserError(path, error.expected, error.found) from None
 
 
-def first_images(
+def shown_images(
     shards: Sequence[str | Path], bands: Sequence[str], split: str | Path | None = None
 ) -> Images:
-    """The first images of shards, or of the test set of their `split`."""
-    source = ShardSet(shards)
-    numbers = source.realizations if split is None else members(read_split(split), "test")
-    numbers = numbers[: _BESIDE * _ROWS]
+    """The first images of shards, or some that lie evenly in the test set of their `split`."""
+    source, most = ShardSet(shards), _BESIDE * _ROWS
+    if split is None:
+        numbers = source.realizations[:most]
+    else:
+        # The first of a catalogue are those of one end of its order.
+        test = members(read_split(split), "test")
+        count = min(most, len(test))
+        numbers = test[np.arange(count) * len(test) // count]
     return Images(np.stack([source.read(band, numbers) for band in bands], axis=-1), numbers)
 
 
@@ -61,7 +66,7 @@ def samples(
             axes[:, 0],
             (real, made),
             ("truth", NETWORK),
-            ("real: the first of the test set", "generated: the first that were made"),
+            ("real: evenly from the test set", "generated: the first that were made"),
             strict=True,
         ):
             _show(ax, _mosaic(pictures(scale.apply(images.fluxes))))
@@ -87,7 +92,8 @@ def grids(source: str | Path, bands: Sequence[str], path: Path) -> pd.DataFrame:
     """
     epochs, images = _read_grids(Path(source), len(bands))
     if not len(epochs):
-        return nothing_drawn(path, "The training ended before a grid of samples was due.")
+        words = "No grids: the training ended before one was due, or its state is gone."
+        return nothing_drawn(path, words)
     chosen = np.unique(np.linspace(0, len(epochs) - 1, min(_EPOCHS, len(epochs))).round())
     chosen = chosen.astype(int)
     shown = images[chosen, :_BESIDE]

@@ -11,6 +11,7 @@ from skyweave.report.foregrounds import SCORE_COLUMNS
 from skyweave.report.reconstruction import METRIC_COLUMNS, of_test_split
 from skyweave.report.style import METHODS, UNITS, plain_field
 from skyweave.statistics.fidelity import SAMPLES
+from skyweave.statistics.restoration import case_words
 
 _SCREENS = ("reionization", "lensing")
 
@@ -273,17 +274,6 @@ def restored_scores(name: str, folder: Path) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def case_words(case: str) -> str:
-    """A condition of the test of restored images in words."""
-    words = {
-        "none": "as trained",
-        "resolution": "larger pixels",
-        "noise": "more noise",
-        "both": "larger pixels and more noise",
-    }
-    return words.get(case, case)
 
 
 def _rounded(row: Mapping[Any, Any] | None, factor: float, digits: int, unit: str = "") -> str:

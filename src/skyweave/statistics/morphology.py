@@ -109,13 +109,22 @@ def background_rms(images: np.ndarray) -> float:
     """Rms of the noise of images (n, y, x), from the pixels at the edge of their frames.
 
     The median over images of 1.4826 times the median absolute deviation: what a neighbour or a few
-    wings add there does not count. For observed images, whose noise no setting tells.
+    wings add there does not count. Rows and columns of nothing but 0 around an image, which fill a
+    frame that is larger than it, are no part of it; images of 0 alone do not count, and where
+    there are no others the noise is 0.
     """
-    inside = np.zeros(images.shape[1:], bool)
-    inside[2:-2, 2:-2] = True
-    edge = np.asarray(images, float)[:, ~inside]
-    away = np.abs(edge - np.median(edge, axis=1, keepdims=True))
-    return float(1.4826 * np.median(np.median(away, axis=1)))
+    found = [_edge_rms(image) for image in np.asarray(images, float) if image.any()]
+    return float(np.median(found)) if found else 0.0
+
+
+def _edge_rms(image: np.ndarray) -> float:
+    """Robust rms of the outer two pixels of an image (y, x), what is empty around it cut off."""
+    rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+    image = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    outer = np.ones(image.shape, bool)
+    outer[2:-2, 2:-2] = False
+    edge = image[outer]
+    return float(1.4826 * np.median(np.abs(edge - np.median(edge))))
 
 
 @contextmanager

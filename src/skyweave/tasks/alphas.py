@@ -9,64 +9,68 @@ import pandas as pd
 
 from skyweave.config import Config, DenoisingRun
 from skyweave.data.predictions import NETWORK
+from skyweave.statistics.restoration import case_words
 from skyweave.statistics.tables import read_table
 from skyweave.statistics.verdicts import verdict
 
 #: Settings by which runs of a group may differ.
 _FREE = {"alpha", "repeat", "generated"}
-#: Standard errors that a gain must have.
-_SIGMAS = 2.0
+#: Probability that generated images which do nothing pass in a field and case.
+_CHANCE = 0.025
+
+#: Denoising runs by name, and the `alpha` and `repeat` of each.
+Runs = Mapping[str, tuple[float, int]]
 
 
-def alphas(study: Config) -> dict[str, dict[str, float]]:
-    """Denoising runs and their `alpha` by dataset, where some have none and others more.
+def alphas(study: Config) -> dict[str, dict[str, tuple[float, int]]]:
+    """Denoising runs, `alpha` and `repeat`, by dataset, where some have no alpha and others more.
 
     Those of a dataset are alike but for `alpha` and `repeat`, and one run `generated` the images of
     all that mix some in; of several such groups the largest counts, of two as large the first by
-    its runs' names.
+    its runs' names. Of runs that are the same network, the first by name is taken.
     """
     runs = {name: run for name, run in sorted(study.runs.items()) if isinstance(run, DenoisingRun)}
     kinds = {name: run.model_dump_json(exclude=_FREE) for name, run in runs.items()}
-    found: dict[str, dict[str, float]] = {}
+    found: dict[str, dict[str, tuple[float, int]]] = {}
     for name, run in runs.items():
-        group = {
-            other: one.alpha
-            for other, one in runs.items()
-            if kinds[other] == kinds[name] and (not one.alpha or one.generated == run.generated)
-        }
-        able = bool(run.alpha) and 0 in group.values()
-        if able and len(group) > len(found.get(run.dataset, ())):
-            found[run.dataset] = group
+        networks: dict[tuple[float, int], str] = {}
+        for other, one in runs.items():
+            if kinds[other] == kinds[name] and (not one.alpha or one.generated == run.generated):
+                networks.setdefault((one.alpha, one.repeat), other)
+        able = bool(run.alpha) and any(not alpha for alpha, _ in networks)
+        if able and len(networks) > len(found.get(run.dataset, ())):
+            found[run.dataset] = {other: key for key, other in networks.items()}
     return dict(sorted(found.items()))
 
 
-def compare(
-    runs: Mapping[str, float], metrics: Sequence[str | Path]
-) -> tuple[pd.DataFrame, list[dict]]:
-    """Table and verdicts of runs with their `alpha`, from their metrics in the same order.
+def compare(runs: Runs, metrics: Sequence[str | Path]) -> tuple[pd.DataFrame, list[dict]]:
+    """Table and verdicts of runs with their `alpha` and `repeat`, from their metrics in that order.
 
-    A row a field, case and alpha: `mse`, mean over the networks, `error`, its standard error from
-    their scatter (NaN of one), `networks`, `gain`, what it is lower by than with alpha 0, as a
-    share of that, and `gain_error`. Judged is the gain of the best alpha in each case, of those
-    whose gain has an error if any has.
+    A row a field, case and alpha: `mse`, mean over the `networks`, `error`, its standard error from
+    their scatter, and of the `pairs`, networks that have one of alpha 0 with the same repeat, thus
+    weights, order and noise: `gain`, the mean difference of the two over the mean error of those
+    without, and `gain_error` from the differences' scatter. NaN is what too few networks tell.
+
+    Judged is the best alpha in each case that was not trained on, of those with at least two pairs:
+    whether its gain is beyond chance by Student's t, as the best of so many.
     """
     tables = [
-        read_table(path).assign(alpha=alpha)
-        for (_, alpha), path in zip(runs.items(), metrics, strict=True)
+        read_table(path).assign(alpha=alpha, repeat=repeat)
+        for (alpha, repeat), path in zip(runs.values(), metrics, strict=True)
     ]
     rows = pd.concat(tables, ignore_index=True)
     rows = rows[(rows["statistic"] == "mse") & (rows["method"] == NETWORK)]
     found: list[dict[str, Any]] = []
     for (field, case), part in rows.groupby(["field", "case"], sort=False):
         by = {
-            float(alpha): part.loc[part["alpha"] == alpha, "value"].to_numpy(float)
-            for alpha in part["alpha"].unique()
+            alpha: part[part["alpha"] == alpha].set_index("repeat")["value"]
+            for alpha in sorted(map(float, part["alpha"].unique()))
         }
-        plain, plain_error = _mean(by[0.0])
-        for alpha, values in sorted(by.items()):
-            mean, error = _mean(values)
-            ratio = mean / plain
-            gain_error = ratio * np.hypot(error / mean, plain_error / plain) if alpha else 0.0
+        for alpha, values in by.items():
+            repeats = values.index.intersection(by[0.0].index)
+            plain = by[0.0][repeats].to_numpy(float)
+            mean, error = _mean(values.to_numpy(float))
+            gain, gain_error = _mean(plain - values[repeats].to_numpy(float))
             found.append(
                 {
                     "field": field,
@@ -75,8 +79,9 @@ def compare(
                     "networks": len(values),
                     "mse": mean,
                     "error": error,
-                    "gain": 1 - ratio,
-                    "gain_error": gain_error,
+                    "pairs": len(repeats),
+                    "gain": gain / _mean(plain)[0],
+                    "gain_error": gain_error / _mean(plain)[0] if alpha else 0.0,
                 }
             )
     table = pd.DataFrame(found)
@@ -84,36 +89,33 @@ def compare(
 
 
 def _mean(values: np.ndarray) -> tuple[float, float]:
+    """Mean and its standard error; NaN of too few."""
     count = len(values)
     error = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-    return float(values.mean()), float(error)
+    return float(values.mean()) if count else np.nan, float(error)
 
 
 def _verdicts(table: pd.DataFrame) -> list[dict]:
     """Does mixing in generated images lower the error under conditions that were never seen?"""
-    from skyweave.tasks.denoising_scores import case_words
+    from scipy.special import stdtrit
 
+    judged = table[(table["alpha"] > 0) & (table["pairs"] > 1) & (table["case"] != "none")]
     found = []
-    for (field, case), part in table[table["alpha"] > 0].groupby(["field", "case"], sort=False):
-        if case == "none":
-            continue
-        plain = table[(table["field"] == field) & (table["case"] == case) & (table["alpha"] == 0)]
-        counts = int(plain["networks"].iloc[0])
-        # One network alone tells no scatter: then nothing is shown.
-        known = part[part["gain_error"].notna()]
-        best = (part if known.empty else known).sort_values("gain").iloc[-1]
-        error = best["gain_error"]
-        note = f"± {error:.2g}, {int(best['networks'])} networks against {counts} without"
-        if known.empty:
-            note = "one network alone tells no scatter"
+    for (field, case), part in judged.groupby(["field", "case"], sort=False):
+        best = part.sort_values("gain", na_position="first").iloc[-1]
+        pairs, error = int(best["pairs"]), best["gain_error"]
+        # The best of several passes by chance as often as one alone.
+        sigmas = float(stdtrit(pairs - 1, 1 - _CHANCE / len(part)))
+        among = f", the best of {len(part)} alphas" if len(part) > 1 else ""
         found.append(
             verdict(
                 f"{field}, {case_words(str(case))}: error lower with generated images, "
                 f"share (alpha {best['alpha']:g})",
                 best["gain"],
-                _SIGMAS * error,
+                sigmas * error,
                 ">",
-                note=f"{note}; bar {_SIGMAS:g} standard errors",
+                note=f"± {error:.2g} of {pairs} pairs of networks{among}; bar {sigmas:.3g} "
+                f"standard errors, passed by chance 1 time in {1 / _CHANCE:g} (Student's t)",
             )
         )
     return found

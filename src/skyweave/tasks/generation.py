@@ -13,7 +13,7 @@ from skyweave import seeds
 from skyweave.config import GenerationRun
 from skyweave.data.image_feed import ImageFeed, turned
 from skyweave.data.shards import ShardSet, write_shard
-from skyweave.data.split import members
+from skyweave.data.split import some
 from skyweave.errors import UserError
 from skyweave.files import atomic, sha256
 from skyweave.images.stretch import Scale
@@ -32,7 +32,7 @@ _CHUNK = 64
 _STYLES = 10_000
 #: Images of a grid of samples, and how a folder keeps them.
 _GRID, _GRIDS = 16, "grids"
-#: Training images that tell their mean, and how far they lie from it.
+#: Most training images that tell their mean, and how far they lie from it.
 _MEASURED = 2000
 
 
@@ -49,7 +49,8 @@ def recipe(
     build, method = _KINDS[run.network.name]
     mean, rms = np.zeros(0), 1.0
     if run.network.name == "diffusion":
-        mean, rms = _moments(run, maps, parts, scale)
+        numbers = some(parts, "train", _MEASURED, seed, run.dataset, "moments")
+        mean, rms = _moments(run, maps, numbers, scale)
     setup = _Setup(run, maps.pixels, seed, name, mean, run.diffusion.sigma_data or rms)
     return Recipe(
         inputs=run.fields,
@@ -75,10 +76,9 @@ def _no_score(network: "TrainedNetwork") -> pd.DataFrame:
 
 
 def _moments(
-    run: GenerationRun, maps: ShardSet, parts: pd.DataFrame, scale: Scale
+    run: GenerationRun, maps: ShardSet, numbers: np.ndarray, scale: Scale
 ) -> tuple[np.ndarray, float]:
-    """Mean (y, x, bands) of the stretched images, and the rms of their differences from it."""
-    numbers = members(parts, "train")[:_MEASURED]
+    """Mean (y, x, bands) of some stretched images, and the rms of their differences from it."""
     images = np.stack([scale.apply(maps.read(field, numbers)) for field in run.fields], axis=-1)
     mean = images.mean(axis=0, dtype=float)
     if run.augment.turns:
@@ -207,9 +207,14 @@ _KINDS: dict[
 
 
 def draw(
-    model: "keras.Model", run: GenerationRun, count: int, seed: int, *identity: str | int
+    model: "keras.Model",
+    run: GenerationRun,
+    count: int,
+    seed: int,
+    *identity: str | int,
+    chunk: int = _CHUNK,
 ) -> np.ndarray:
-    """Stretched images (count, y, x, bands) float32 of a run's generator.
+    """Stretched images (count, y, x, bands) float32 of a run's generator, `chunk` at once.
 
     Each image is drawn by (seed, *identity, number), and the noise within StyleGAN2's layers by
     that of its chunk: the first images are the same however many are made, a diffusion model's but
@@ -218,60 +223,71 @@ def draw(
     if run.network.name == "diffusion":
         from skyweave.networks import diffusion
 
-        return diffusion.sample(model, count, run.diffusion, seed, *identity, batch=_CHUNK)
+        return diffusion.sample(model, count, run.diffusion, seed, *identity, batch=chunk)
+    make = _decoder(model, run) if run.network.name == "vae" else _styled(model, run, seed)
     made = []
-    for first in range(0, count, _CHUNK):
+    for first in range(0, count, chunk):
+        # Whole chunks: those of another size have other noise and another rounding.
         latents = np.stack(
             [
                 seeds.generator(seed, *identity, number).standard_normal(
                     run.network.latent, np.float32
                 )
-                for number in range(first, first + _CHUNK)
+                for number in range(first, first + chunk)
             ]
         )
-        if run.network.name == "vae":
-            outputs = model(run.truncation * latents, training=False)
-        else:
-            outputs = _styled(model, run, latents, seed, *identity, first)
+        outputs = make(latents, (*identity, first))
         made.append(np.concatenate([np.asarray(outputs[f]) for f in run.fields], axis=-1))
     return np.concatenate(made)[:count]
 
 
-def _styled(
-    model: "keras.Model",
-    run: GenerationRun,
-    latents: np.ndarray,
-    seed: int,
-    *identity: str | int,
-) -> Mapping[str, Any]:
+#: Images by band of latents (n, latent), with what is drawn for this identity.
+_Make = Callable[[np.ndarray, tuple[str | int, ...]], Mapping[str, Any]]
+
+
+def _decoder(model: "keras.Model", run: GenerationRun) -> _Make:
+    return lambda latents, _: model(run.truncation * latents, training=False)
+
+
+def _styled(model: "keras.Model", run: GenerationRun, seed: int) -> _Make:
     """Outputs of StyleGAN2, its styles drawn towards their mean (1812.04948) by `truncation`."""
     from keras import ops
 
     from skyweave.networks import stylegan2
 
-    stylegan2.reseed(model, int(seeds.generator(seed, *identity, "noise").integers(2**31)))
-    if run.truncation == 1:
-        return model(latents, training=False)
     _, mapping, repeat, synthesis = model.layers
-    many = seeds.generator(seed, "mean style").standard_normal(
-        (_STYLES, run.network.latent), np.float32
-    )
-    mean = ops.mean(mapping(many, training=False), axis=0)
-    styles = mean + run.truncation * (mapping(latents, training=False) - mean)
-    return synthesis(repeat(styles), training=False)
+    mean = 0.0
+    if run.truncation != 1:
+        many = seeds.generator(seed, "mean style").standard_normal(
+            (_STYLES, run.network.latent), np.float32
+        )
+        mean = ops.mean(mapping(many, training=False), axis=0)
+
+    def make(latents: np.ndarray, identity: tuple[str | int, ...]) -> Mapping[str, Any]:
+        stylegan2.reseed(model, int(seeds.generator(seed, *identity, "noise").integers(2**31)))
+        if run.truncation == 1:
+            return model(latents, training=False)
+        styles = mean + run.truncation * (mapping(latents, training=False) - mean)
+        return synthesis(repeat(styles), training=False)
+
+    return make
 
 
 def _keep_grid(
     run: GenerationRun, name: str, seed: int, method: "Method", folder: Path, epoch: int
 ) -> None:
-    """Keep images of the same random numbers beside the state, every `grid_epochs`."""
+    """Keep images of the same random numbers beside the state, every `grid_epochs`.
+
+    They are drawn without truncation, whose value belongs to no training.
+    """
     for path in _numbered(folder):
         # What a training before this one left from here on.
         if int(path.stem) >= epoch:
             path.unlink()
     if not _is_kept(run, epoch):
         return
-    images = draw(method.model, run, _GRID, seed, name, "grid")
+    whole = run.model_copy(update={"truncation": 1.0})
+    images = draw(method.model, whole, _GRID, seed, name, "grid", chunk=_GRID)
     with atomic(folder / _GRIDS / f"{epoch:06d}.npy") as temporary:
         np.save(temporary, images)
 

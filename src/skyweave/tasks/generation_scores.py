@@ -1,6 +1,6 @@
 """How near generated images are to real ones, beside what real ones and Gaussian ones are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +11,17 @@ from skyweave.config import ImagesDataset, SersicDataset
 from skyweave.config.galaxies import Metrics
 from skyweave.data.predictions import NETWORK
 from skyweave.data.shards import ShardSet
-from skyweave.data.split import members, read_split
+from skyweave.data.split import members, read_split, some
 from skyweave.errors import UserError
 from skyweave.estimators.gaussian_images import gaussian_images
 from skyweave.files import sha256
 from skyweave.images.psf import kernel
 from skyweave.statistics import wasserstein
-from skyweave.statistics.feature_distances import fid, kid, nearest, precision_recall
+from skyweave.statistics.feature_distances import fid, kid, precision_recall
 from skyweave.statistics.morphology import background_rms, usable
 from skyweave.statistics.reconstruction import COLUMNS, long_rows
-from skyweave.tasks.generation_verdicts import COPY, copies_by_chance, generation_verdicts
+from skyweave.tasks.generation_copies import copies
+from skyweave.tasks.generation_verdicts import generation_verdicts
 from skyweave.tasks.image_statistics import Measure, Measured
 from skyweave.tasks.images import read_stretch
 
@@ -29,10 +30,8 @@ REAL, GAUSSIAN = "real", "gaussian_images"
 #: The test set, which all of them are held against.
 TRUTH = "truth"
 
-#: Training images that a Gaussian law is learned of, and that nearest neighbours are sought among.
-_LEARNED, _SOUGHT = 2000, 5000
-#: Pixels a side that images are compared at when neighbours are sought.
-_COARSE = 32
+#: Most training images that a Gaussian law is learned of, and pixels that are read at once.
+_LEARNED, _PIXELS = 2000, 2**24
 #: Fewest images of a set: kernel distances need pairs of subsets.
 _FEWEST = 4
 #: Quantiles of log power that are drawn.
@@ -43,12 +42,12 @@ _NO_SHAPE = ("flux",)
 
 @dataclass(frozen=True)
 class Sets:
-    """Images (n, y, x, bands) of fluxes, as many in each set, and those of the training set."""
+    """Images (n, y, x, bands) of fluxes, as many in each set, and those of a Gaussian law."""
 
     made: np.ndarray
     truth: np.ndarray
     real: np.ndarray
-    train: np.ndarray
+    learned: np.ndarray
 
 
 def evaluate_run(
@@ -69,15 +68,15 @@ def evaluate_run(
     """Metrics, morphology, spectra and verdicts of a run's images.
 
     Metrics have the columns of `statistics.reconstruction`, `ell` the wave number in cycles a
-    pixel; a method is the network, other real images, or Gaussian images, each against the test
-    set, the same number of images in each. Morphology has a row an image and band (`field`) of each
-    set (`method`, with ``truth``); spectra the quantiles of the power of each set.
+    pixel, and `seed`, the study's; a method is the network, other real images, or Gaussian images,
+    each against the test set, the same number of images in each. Morphology has a row an image and
+    band (`field`) of each set (`method`, with ``truth``); spectra the quantiles of the power of
+    each set. Raises `UserError` where a set has fewer images than are compared.
     `measured` is a folder for what is measured of real images.
     """
     scale = read_stretch(stretch)
     images, parts = ShardSet(shards), read_split(split)
-    sets = _sets(ShardSet([samples]), images, parts, fields, metrics, f"runs.{name}.metrics.images")
-    noise = dataset.noise or (0.0 if isinstance(dataset, SersicDataset) else _noise(sets.real))
+    sets = _sets(ShardSet([samples]), images, parts, fields, metrics, f"runs.{name}", seed)
     known_psf = dataset.psf if isinstance(dataset, SersicDataset) else None
     model, weights = _inception(inception, threads)
     measure = Measure(
@@ -86,14 +85,13 @@ def evaluate_run(
         inception=model,
         weights=weights,
         shapes=metrics.morphology,
-        noise=noise,
+        noise=_noise(dataset, sets.real, fields),
         psf=None if known_psf is None else kernel(known_psf, dataset.pixel_arcsec),
         threads=threads,
     )
+    # Of stretched pixels: nearer to real images, in shapes and power, than a law of fluxes.
     gaussian = scale.undo(
-        gaussian_images(
-            scale.apply(sets.train[:_LEARNED]), len(sets.truth), seed, name, "gaussian images"
-        )
+        gaussian_images(scale.apply(sets.learned), len(sets.truth), seed, name, "gaussian images")
     )
     truth = measure(sets.truth, measured)
     found = {
@@ -111,9 +109,10 @@ def evaluate_run(
             ]
         )
         rows.append(table.assign(method=method))
-    copies = _copies(sets, pictures, scale, seed)
-    rows += [table.assign(method=method) for method, table in copies.items()]
-    frame = pd.concat(rows, ignore_index=True).assign(run=name, split="test")[list(COLUMNS)]
+    near = copies(pictures, sets.truth, _training(images, parts, fields), scale)
+    rows += [table.assign(method=method) for method, table in near.items()]
+    frame = pd.concat(rows, ignore_index=True).assign(run=name, split="test", seed=seed)
+    frame = frame[[*COLUMNS, "seed"]]
     everything = {TRUTH: truth, **found}
     return (
         frame,
@@ -130,30 +129,51 @@ def _sets(
     fields: Sequence[str],
     metrics: Metrics,
     where: str,
+    seed: int,
 ) -> Sets:
-    """As many images of each set as `metrics` asks for, or as the smallest of them has."""
-    test, train = members(parts, "test"), members(parts, "train")
-    most = min(len(test), len(train), len(samples.realizations))
+    """As many images of each set as `metrics` asks for, or as test and training set have.
+
+    Real ones are drawn by the seed alone: all runs on a dataset are held against the same.
+    """
+    most = min(len(members(parts, part)) for part in ("test", "train"))
     if most < _FEWEST:
-        raise UserError(where, f"{_FEWEST} or more images of each set", f"{most} of one")
+        expected = f"{_FEWEST} or more images of the test and of the training set"
+        raise UserError(f"{where}.metrics.images", expected, f"{most} of one")
     count = metrics.images or most
     if count > most:
-        raise UserError(where, f"at most {most}, of which each set has as many", count)
-
-    def read(source: ShardSet, numbers: np.ndarray) -> np.ndarray:
-        return np.stack([source.read(field, numbers) for field in fields], axis=-1)
-
+        expected = f"at most {most}, of which test and training set have as many"
+        raise UserError(f"{where}.metrics.images", expected, count)
+    made = len(samples.realizations)
+    if made < count:
+        expected = f"at least {count}, the images that each set is judged by (metrics.images)"
+        raise UserError(f"{where}.samples", expected, made)
     return Sets(
-        read(samples, samples.realizations[:count]),
-        read(images, test[:count]),
-        # The last of the training set: the first ones tell the stretch.
-        read(images, train[-count:]),
-        read(images, train[:_SOUGHT]),
+        _read(samples, samples.realizations[:count], fields),
+        _read(images, some(parts, "test", count, seed, "test images"), fields),
+        _read(images, some(parts, "train", count, seed, "other real images"), fields),
+        _read(images, some(parts, "train", _LEARNED, seed, "Gaussian law"), fields),
     )
 
 
-def _noise(images: np.ndarray) -> float:
-    return max(background_rms(images[..., band]) for band in range(images.shape[-1]))
+def _read(source: ShardSet, numbers: np.ndarray, fields: Sequence[str]) -> np.ndarray:
+    return np.stack([source.read(field, numbers) for field in fields], axis=-1)
+
+
+def _training(images: ShardSet, parts: pd.DataFrame, fields: Sequence[str]) -> Iterator[np.ndarray]:
+    """All training images (n, y, x, bands), some at once."""
+    numbers = members(parts, "train")
+    at_once = max(_PIXELS // (len(fields) * images.pixels**2), 1)
+    for first in range(0, len(numbers), at_once):
+        yield _read(images, numbers[first : first + at_once], fields)
+
+
+def _noise(
+    dataset: SersicDataset | ImagesDataset, real: np.ndarray, fields: Sequence[str]
+) -> dict[str, float]:
+    """Rms of the noise by band: as set of rendered images; of others, which have some, as it is."""
+    if isinstance(dataset, SersicDataset):
+        return dict.fromkeys(fields, dataset.noise)
+    return {field: background_rms(real[..., band]) for band, field in enumerate(fields)}
 
 
 def _inception(path: str | Path | None, threads: int):
@@ -227,51 +247,6 @@ def _long(rows: pd.DataFrame) -> pd.DataFrame:
         found.append(long_rows(label, where, row["value"], row["error"], row["n"]))
         found.append(long_rows(f"floor_{row['statistic']}", where, row["floor"], np.nan, row["n"]))
     return pd.concat(found)
-
-
-def _copies(
-    sets: Sets, pictures: Mapping[str, np.ndarray], scale, seed: int
-) -> dict[str, pd.DataFrame]:
-    """Share of images that lie nearer to a training image than nearly all test images do.
-
-    By rms of stretched pixels, of at most 32 a side, the training images turned and mirrored.
-    Of a generator that learned nothing by heart it is `copies_by_chance`.
-    """
-    train = _symmetries(_small(scale.apply(sets.train)))
-    test = nearest(_flat(_small(scale.apply(sets.truth))), train)[0]
-    # Images of the same law lie below it with this very probability, or that of one among them.
-    bar = float(np.quantile(test, COPY, method="weibull"))
-    found = {}
-    for method, images in pictures.items():
-        away = nearest(_flat(_small(scale.apply(images))), train)[0]
-        count = len(away)
-        share = float(np.mean(away < bar))
-        # Of the bar, too, which as many test images tell.
-        error = float(np.sqrt(2 * max(share, copies_by_chance(count)) / count))
-        rows = [
-            long_rows("copies", np.nan, share, error, count),
-            long_rows("nearest", np.nan, np.median(away) / np.median(test), np.nan, count),
-        ]
-        found[method] = pd.concat(rows).assign(field="all")
-    return found
-
-
-def _small(images: np.ndarray) -> np.ndarray:
-    """Images averaged over squares down to at most `_COARSE` pixels a side."""
-    step = -(-images.shape[1] // _COARSE)
-    side = images.shape[1] // step
-    cut = images[:, : side * step, : side * step]
-    return cut.reshape(len(cut), side, step, side, step, -1).mean(axis=(2, 4))
-
-
-def _flat(images: np.ndarray) -> np.ndarray:
-    return images.reshape(len(images), -1)
-
-
-def _symmetries(images: np.ndarray) -> np.ndarray:
-    """Flat images in their eight orientations."""
-    turned = [np.rot90(one, k, axes=(1, 2)) for one in (images, images[:, ::-1]) for k in range(4)]
-    return np.concatenate([_flat(one) for one in turned])
 
 
 def _shapes(sets: Mapping[str, Measured], name: str) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +43,8 @@ class Measure:
 
     Features are those of the network `inception` (none if None), whose file has the checksum
     `weights`, on stretched images between -1 and 1; power and morphology those of fluxes, the
-    latter with `noise` and `psf` as `statistics.morphology` has them, if `shapes`. What `kept`, a
-    folder, has of the same images is not measured again.
+    latter with the `noise` of each band (0 of others) and `psf` as `statistics.morphology` has
+    them, if `shapes`. What `kept`, a folder, has of the same images is not measured again.
     """
 
     scale: Scale
@@ -52,7 +52,7 @@ class Measure:
     inception: "keras.Model | None" = None
     weights: str = ""
     shapes: bool = True
-    noise: float = 0.0
+    noise: Mapping[str, float] = field(default_factory=dict)
     psf: np.ndarray | None = None
     threads: int = 1
 
@@ -81,7 +81,7 @@ class Measure:
             "bands": list(self.bands),
             "weights": self.weights,
             "shapes": self.shapes,
-            "noise": self.noise,
+            "noise": dict(self.noise),
             "psf": None if self.psf is None else self.psf.tolist(),
             "versions": versions("statmorph", "photutils"),
         }
@@ -98,7 +98,9 @@ class Measure:
         planes = {band: images[..., number] for number, band in enumerate(self.bands)}
         power = {band: radial_power(plane) for band, plane in planes.items()}
         shapes = {
-            band: morphology(plane, threads=self.threads, noise=self.noise, psf=self.psf)
+            band: morphology(
+                plane, threads=self.threads, noise=self.noise.get(band, 0.0), psf=self.psf
+            )
             for band, plane in planes.items()
             if self.shapes
         }

@@ -12,7 +12,7 @@ from skyweave import seeds
 from skyweave.config import ImagesDataset, SersicDataset, Split, Stretch
 from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, stream_shard
-from skyweave.data.split import assign, members
+from skyweave.data.split import assign, some
 from skyweave.errors import UserError
 from skyweave.files import sha256, write_text
 from skyweave.images.psf import convolve, kernel
@@ -113,13 +113,14 @@ def prepare_images(
 ) -> None:
     """Assign each image to a part; measure the stretch on up to 2000 images of the training part.
 
-    Fewer where these would be more than 1 GB. Images are not normalized: each band's mean is 0 and
+    These are drawn by the seed and the dataset's name; fewer where they would be more than 1 GB.
+    Images are not normalized: each band's mean is 0 and
     its deviation 1. Raises `UserError` where a part is empty and where no training image has flux.
     """
     images = ShardSet(shards)
     parts = assign(images.realizations, split, seed, dataset)
     most = min(_MEASURED, _PIXELS // (len(images.fields) * images.pixels**2))
-    train = members(parts, "train")[:most]
+    train = some(parts, "train", most, seed, dataset, "stretch")
     scale = fit(stretch, np.stack([images.read(band, train) for band in images.fields], axis=1))
     write_text(stretch_out, json.dumps(scale.to_dict(), indent=1) + "\n")
     identity = Normalization(dict.fromkeys(images.fields, (0.0, 1.0)))

@@ -7,7 +7,7 @@ from typing import Any
 
 from skyweave.data.split import SPLITS
 from skyweave.errors import UserError
-from skyweave.report.summary import case_words
+from skyweave.statistics.restoration import case_words
 from skyweave.statistics.tables import read_table
 from skyweave.tasks.prediction import model_folder
 

@@ -20,6 +20,7 @@ from skyweave.config import (
     ReconstructionRun,
     Selection,
 )
+from skyweave.config.galaxies import UNTRAINED
 from skyweave.data.feed import BatchFeed, Feed
 from skyweave.data.joined import open_maps
 from skyweave.data.normalization import Normalization
@@ -182,7 +183,7 @@ def train_run(
             **({"estimates": json.loads(Path(calibration).read_text())} if calibration else {}),
             **recipe.known,
         },
-        settings=run.model_dump(mode="json", include=sections),
+        settings=run.model_dump(mode="json", include=sections, exclude=UNTRAINED.get(run.task)),
     )
     scores = None
     if select.swept:
