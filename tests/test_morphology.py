@@ -140,6 +140,20 @@ def test_known_noise_is_taken_out():
     assert background_rms(images) == pytest.approx(noise, rel=0.05)
 
 
+def test_noise_is_that_of_images_within_larger_frames():
+    """Zeros around them are no pixels of theirs, as are zeros within."""
+    noise = 3 * np.random.default_rng(2).standard_normal((40, 24, 24))
+    framed = np.zeros((50, 40, 40))
+    framed[:40, 9:33, 4:28] = noise
+    # Ten frames hold nothing at all.
+    assert background_rms(framed) == background_rms(noise) == pytest.approx(3, rel=0.05)
+    # Without noise light ends somewhere, unevenly: what it ends in is as still as before.
+    ragged = np.zeros((3, 40, 40))
+    ragged[:, 8:30, 10:31] = ndimage.gaussian_filter(np.eye(22, 21), 1, truncate=2)
+    assert background_rms(ragged) == 0
+    assert background_rms(framed[40:]) == 0
+
+
 def test_a_point_spread_function_is_allowed_for():
     axis = np.arange(-8, 9)
     bell = np.exp(-(axis**2) / (2 * 1.5**2))

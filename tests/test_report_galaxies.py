@@ -19,7 +19,7 @@ from skyweave.errors import UserError
 from skyweave.images.stretch import Scale
 from skyweave.report import alphas, denoising, generation, generation_shapes, read
 from skyweave.report.figures import draw_alphas
-from skyweave.report.generation_images import colours_words, shown_images, grids, pictures
+from skyweave.report.generation_images import colours_words, grids, pictures, shown_images
 from skyweave.report.generation_losses import loss_words, losses
 from skyweave.report.page import build_report
 from skyweave.report.summary import dataset_row, generated_scores, restored_scores, run_row

@@ -271,7 +271,8 @@ class Metrics(Settings):
 
     images: Annotated[int, Field(ge=20)] | None = Field(
         None,
-        description="Images of each set, made and real; null: as many as the test set has.",
+        description="Images of each set, made and real; null: as many as the test set has, or the "
+        "training set if fewer.",
     )
     features: bool = Field(
         True, description="FID, KID, precision and recall, by features of Inception (fetched)."

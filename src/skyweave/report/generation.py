@@ -12,10 +12,10 @@ from skyweave.errors import UserError
 from skyweave.report import read
 from skyweave.report.generation_images import (
     colours_words,
-    shown_images,
     grids,
     read_scale,
     samples,
+    shown_images,
 )
 from skyweave.report.generation_losses import loss_words, losses
 from skyweave.report.generation_shapes import STATISTICS, TRUTH, morphology
