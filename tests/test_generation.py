@@ -253,7 +253,9 @@ def test_the_same_seed_makes_the_same_images(study, tmp_path, kind):
     assert (first / "samples.h5").read_bytes() == (second / "samples.h5").read_bytes()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "diffusion")) for kind in KINDS]
+)
 def test_more_images_than_a_chunk_are_drawn_in_turn(study, kind):
     """The first chunk's are the same, the second's others."""
     run, model = study.settings(kind), study.network(kind).model
@@ -381,6 +383,7 @@ def test_a_training_that_was_cut_short_keeps_its_grids(study, tmp_path, kind):
     np.testing.assert_array_equal(found["images"], expected["images"])
 
 
+@pytest.mark.slow
 def test_another_training_leaves_no_grids_of_the_one_before(study, tmp_path):
     """Of four epochs each; then one with other settings, of two grids, in the same folder."""
     study.train("vae", tmp_path, training={"epochs": 4, "batch": 8})
