@@ -50,7 +50,7 @@ def loss(outputs, truths, **given):
 @pytest.mark.parametrize("pixels", [15, 16])
 def test_band_powers_are_those_of_flat(pixels):
     grid, fields = PatchGrid(5.0, pixels), maps(0, pixels=pixels)
-    weights, centres = spectral_losses._bands(grid, BINS, (0, np.inf))
+    weights, centres = spectral_losses.band_weights(grid, BINS, (0, np.inf))
     np.testing.assert_allclose(centres, BINS.centres(grid)[1:])
     found = spectral_losses.band_powers(spectral_losses.waves(fields, grid), PAIRS, weights)
     expected = spectra(fields, grid=grid)[:, 1:]

@@ -327,7 +327,7 @@ def test_what_the_slurm_profile_submits(small, monkeypatch):
     assert done.returncode != 0
     assert "no cluster here" in done.stdout + done.stderr
     said = " ".join((folder / "sbatch.said").read_text().split())
-    for asked in ("-t 240", "--mem 8000", "--cpus-per-task=8", "--gpus=1"):
+    for asked in ("-t 240", "--mem 8000", "--cpus-per-task=1", "--gpus=1"):
         assert asked in said
     assert "--partition" not in said
     assert not (small / network).exists()
