@@ -8,7 +8,8 @@ from skyweave.config import parse
 from skyweave.statistics.reconstruction import COLUMNS
 from skyweave.statistics.tables import read_table, write_table
 from skyweave.statistics.verdicts import write_verdicts
-from skyweave.tasks.alphas import alphas, compare
+from skyweave.tasks.alpha_gains import compare
+from skyweave.tasks.alphas import alphas
 
 GAN = {"task": "generation", "dataset": "made"}
 PLAIN = {"task": "denoising", "dataset": "made"}
@@ -208,7 +209,7 @@ def drawn(monkeypatch, gains, studies, repeats=4):
         table = pd.DataFrame({"field": np.arange(studies), "value": errors})
         return table.assign(case="noise", method="network", statistic="mse")
 
-    monkeypatch.setattr("skyweave.tasks.alphas.read_table", read)
+    monkeypatch.setattr("skyweave.tasks.alpha_gains.read_table", read)
     return compare({f"run{number}": key for number, key in enumerate(keys)}, keys)
 
 
