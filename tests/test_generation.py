@@ -314,6 +314,51 @@ def test_images_that_are_no_numbers_are_refused(study, tmp_path):
         assert not (tmp_path / "samples.h5").exists()
 
 
+# Latents of a mixture
+
+
+def test_latents_of_a_mixture(study, tmp_path):
+    """One number more picks its law, of which truncation leaves the middles."""
+    longer = {
+        "vae": {"mixture": 3, "beta": 0.01},
+        "training": {"epochs": 20, "batch": 8, "learning_rate": 0.01},
+        "grid_epochs": 20,
+    }
+    study.train("vae", tmp_path, **longer)
+    network = load_network(tmp_path)
+    assert network.card.latent == network.model.input_shape[1] == 9
+    run = study.settings("vae", **longer)
+    made = draw(network.model, run, 40, SEED, "t")
+    np.testing.assert_array_equal(draw(network.model, run, 7, SEED, "t"), made[:7])
+    middles = draw(network.model, run.model_copy(update={"truncation": 0.0}), 40, SEED, "t")
+    assert len(np.unique(middles.round(5), axis=0)) == 3
+    assert made.std(axis=0).mean() > middles.std(axis=0).mean()
+    found = grids(study.generate("vae", tmp_path, tmp_path, **longer))
+    last = draw(network.model, run, 16, SEED, "vae", "grid", chunk=16)
+    np.testing.assert_allclose(found["images"][-1], last, atol=1e-4)
+
+
+def test_another_mixture_trains_nothing_anew(study, tmp_path):
+    whole, seconds = read_table(study.run("vae") / "history.csv"), []
+    for count in (2, 4):
+        study.train("vae", tmp_path, vae={"mixture": count})
+        assert load_network(tmp_path).model.get_layer("mixture").components == count
+        history = read_table(tmp_path / "history.csv")
+        assert history.loss.tolist() == whole.loss.tolist()
+        seconds.append(history.seconds.tolist())
+    assert seconds[0] == seconds[1]
+
+
+def test_more_laws_than_training_images_can_tell_are_refused(study, tmp_path):
+    """Before the training: 40 images in 8 turns each, 5 for a law."""
+    expected = r"vae.vae.mixture: expected at most 64, for 40 training images, found 65"
+    with pytest.raises(UserError, match=expected):
+        study.train("vae", tmp_path, vae={"mixture": 65})
+    with pytest.raises(UserError, match="expected at most 8, for 40"):
+        study.train("vae", tmp_path, vae={"mixture": 9}, augment={"turns": False})
+    assert not list(tmp_path.iterdir())
+
+
 # Grids along the training
 
 

@@ -19,6 +19,7 @@ from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.errors import Unfinished, UserError
 from skyweave.networks import vae
+from skyweave.networks.mixture import Mixture, fit
 from skyweave.seeds import generator as draws
 from skyweave.training.interruption import Interruption
 from skyweave.training.loop import train
@@ -88,7 +89,7 @@ def test_losses_are_the_analytic_ones():
     images = np.concatenate([y["b"], y["a"]], -1).reshape(6, -1)
     mean, log_variance = images @ kernel + bias, images @ log_kernel + log_bias
     noise = draws(7, "toy", "latents", 5).standard_normal((6, LATENT), np.float32)
-    made = one.model(mean + np.exp(log_variance / 2) * noise)
+    made = one.model.decoder(mean + np.exp(log_variance / 2) * noise)
     residual = np.concatenate([np.asarray(made[name]) - y[name] for name in ("b", "a")], -1)
     nll = -stats.norm.logpdf(residual, scale=0.3).reshape(6, -1).sum(axis=1).mean()
     kl = 0.5 * (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=1).mean()
@@ -331,12 +332,12 @@ def test_a_saved_decoder_makes_the_same_in_another_process(tmp_path):
         [make(16, ("i", "g"), 5, 0.07, 1) for make in (vae.encoder, vae.decoder)], rate=1e-4
     )
     step(one, real(("g", "i"), pixels=16))
-    one.model.save(tmp_path / "network.keras")
+    one.model.decoder.save(tmp_path / "network.keras")
     latents = np.random.default_rng(0).standard_normal((2, 5)).astype(np.float32)
     np.save(tmp_path / "latents.npy", latents)
     paths = [str(tmp_path / name) for name in ("network.keras", "latents.npy", "made.npz")]
     subprocess.run([sys.executable, "-c", READ, *paths], check=True)
-    expected = one.model(latents)
+    expected = one.model.decoder(latents)
     with np.load(paths[-1]) as made:
         assert set(made) == {"i", "g"}
         for name in made:
@@ -367,7 +368,7 @@ def test_the_decoder_learns_blobs():
     after = one.evaluate(None, test)
     assert one.total(after) < 0.1 * one.total(before)
     assert after["reconstruction"] < 0.1
-    made = np.asarray(one.model(rng.standard_normal((500, 8)).astype(np.float32))["a"])
+    made = np.asarray(one.model.decoder(rng.standard_normal((500, 8)).astype(np.float32))["a"])
     assert np.sqrt(((made.mean(axis=0) - images.mean(axis=0)) ** 2).mean()) < 0.15
     assert made.std(axis=0).mean() == pytest.approx(images.std(axis=0).mean(), rel=0.2)
 
@@ -461,3 +462,53 @@ def test_tensorflow_and_jax_agree():
 
 if __name__ == "__main__":
     print(json.dumps(parity()))
+
+
+# Mixtures of latents
+
+
+def test_a_mixture_draws_by_its_laws():
+    """Shares, means and covariances of 40,000 draws, within 5 standard errors."""
+    rng, count = np.random.default_rng(0), 40_000
+    layer = Mixture(2)
+    layer.build((None, 4))
+    numbers = rng.standard_normal((count, 4)).astype(np.float32)
+    np.testing.assert_allclose(layer(numbers), numbers[:, :3], atol=1e-6)
+    factors = np.tril(rng.standard_normal((2, 3, 3)))
+    means = np.array([[10.0, 0, 0], [-10, 1, 2]])
+    for name, value in {"shares": (0.3, 0.7), "means": means, "factors": factors}.items():
+        getattr(layer, name).assign(value)
+    made = np.asarray(layer(numbers))
+    first = made[:, 0] > 0
+    assert first.mean() == pytest.approx(0.3, abs=5 * np.sqrt(0.21 / count))
+    for one, mean, factor in zip((made[first], made[~first]), means, factors, strict=True):
+        covariance, error = factor @ factor.T, 5 / np.sqrt(len(one))
+        deviations = np.sqrt(np.diag(covariance))
+        assert (np.abs(one.mean(axis=0) - mean) < error * deviations).all()
+        scatter = np.sqrt(2) * np.outer(deviations, deviations)
+        assert (np.abs(np.cov(one.T) - covariance) < error * scatter).all()
+
+
+def test_a_mixture_finds_the_laws_of_latents():
+    """Two, of latents that are known to a tenth; one more latent tells nothing."""
+    rng, count = np.random.default_rng(1), 8000
+    which = rng.random(count) < 0.25
+    means = np.where(which, -3, 3)[:, None] + rng.standard_normal((count, 3))
+    means[:, 2] = 0
+    deviations = np.broadcast_to([0.1, 0.5, 1.0], means.shape)
+    laws = fit(means, deviations, 2, rng)
+    assert {name: value.shape for name, value in laws.items()} == {
+        "shares": (2,),
+        "means": (2, 3),
+        "factors": (2, 3, 3),
+    }
+    order = np.argsort(laws["means"][:, 0])
+    np.testing.assert_allclose(laws["shares"][order], (0.25, 0.75), atol=0.03)
+    np.testing.assert_allclose(laws["means"][order], [(-3, -3, 0), (3, 3, 0)], atol=0.1)
+    for factor in laws["factors"]:
+        np.testing.assert_allclose(factor @ factor.T, np.diag([1.01, 1.25, 1]), atol=0.12)
+        np.testing.assert_array_equal(factor[2], (0, 0, 1))
+    # What tells nothing at all is left as it was learned.
+    blind = fit(np.zeros((50, 3)), np.ones((50, 3)), 2, rng)
+    np.testing.assert_array_equal(blind["factors"], np.broadcast_to(np.eye(3), (2, 3, 3)))
+    assert not blind["means"].any()

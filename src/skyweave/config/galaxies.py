@@ -231,6 +231,12 @@ class Vae(Settings):
     spectrum: NotNegative = Field(
         0.0, description="Weight of the difference of log power spectra of image and made image."
     )
+    mixture: Count | None = Field(
+        None,
+        description="Normal laws whose mixture is fitted, after the training, to the latents of "
+        "the training images, for new ones to be drawn by (arXiv:1903.12436); null: independent "
+        "normal latents.",
+    )
 
 
 class Diffusion(Settings):

@@ -24,7 +24,10 @@ FORMAT = "skyweave network 1"
 #: Modules whose layers a file may hold; Keras knows them once they are imported.
 _LAYERS = tuple(
     f"skyweave.networks.{name}"
-    for name in ("parts", "fourier_layers", "chain", "partial_conv", "style_layers", "diffusion")
+    for name in (
+        *("parts", "fourier_layers", "chain", "partial_conv", "style_layers", "diffusion"),
+        "mixture",
+    )
 )
 
 

@@ -13,7 +13,7 @@ from skyweave import seeds
 from skyweave.config import GenerationRun
 from skyweave.data.image_feed import ImageFeed, turned
 from skyweave.data.shards import ShardSet, write_shard
-from skyweave.data.split import some
+from skyweave.data.split import members, some
 from skyweave.errors import UserError
 from skyweave.files import atomic, sha256
 from skyweave.images.stretch import Scale
@@ -34,6 +34,10 @@ _STYLES = 10_000
 _GRID, _GRIDS = 16, "grids"
 #: Most training images that tell their mean, and how far they lie from it.
 _MEASURED = 2000
+#: Training images whose latents tell the law of new ones', and that of those of a grid.
+_CODED, _CODED_FOR_GRID = 20_000, 2000
+#: Fewest of them for each law of a mixture.
+_LATENTS_A_LAW = 5
 
 
 def recipe(
@@ -52,6 +56,13 @@ def recipe(
         numbers = some(parts, "train", _MEASURED, seed, run.dataset, "moments")
         mean, rms = _moments(run, maps, numbers, scale)
     setup = _Setup(run, maps.pixels, seed, name, mean, run.diffusion.sigma_data or rms)
+    trained = members(parts, "train")
+    if run.vae.mixture is not None:
+        most = min(_CODED, len(trained) * (8 if run.augment.turns else 1)) // _LATENTS_A_LAW
+        if run.vae.mixture > most:
+            expected = f"at most {most}, for {len(trained)} training images"
+            raise UserError(f"runs.{name}.vae.mixture", expected, run.vae.mixture)
+    coded = partial(_coded, run, maps, trained, scale, seed, name)
     return Recipe(
         inputs=run.fields,
         targets=run.fields,
@@ -63,10 +74,11 @@ def recipe(
         known={"stretch": scale.to_dict()},
         build=lambda scales: build(setup),
         further=("sigma",) if run.network.name == "diffusion" else (),
-        latent=0 if run.network.name == "diffusion" else run.network.latent,
+        latent=0 if run.network.name == "diffusion" else _numbers(run),
         feed=lambda feed, part, scales: ImageFeed(feed, scale, turns=run.augment.turns),
         normalize=False,
-        watch=partial(_keep_grid, run, name, seed),
+        watch=partial(_keep_grid, run, name, seed, coded),
+        finish=lambda trained: _generator(trained.model, run, name, seed, coded, _CODED),
         identity={"stretch": scale.to_dict(), "turns": run.augment.turns},
     )
 
@@ -85,6 +97,63 @@ def _moments(
         mean = np.mean([turned(mean, number) for number in range(8)], axis=0)
     squares = [np.mean(np.square(image - mean)) for image in images]
     return mean.astype(np.float32), float(np.sqrt(np.mean(squares)))
+
+
+#: Stretched images (n, y, x, bands) of the training set, as many as asked for.
+_Coded = Callable[[int], np.ndarray]
+
+
+def _coded(
+    run: GenerationRun,
+    maps: ShardSet,
+    numbers: np.ndarray,
+    scale: Scale,
+    seed: int,
+    name: str,
+    count: int,
+) -> np.ndarray:
+    """`count` or more stretched training images, turned as those of the training are if these are.
+
+    Of a larger set some, of a smaller one all there are: each once, or in some of its turns.
+    """
+    rng = seeds.generator(seed, name, "coded")
+    chosen = np.sort(rng.permutation(numbers)[:count])
+    images = np.stack([scale.apply(maps.read(field, chosen)) for field in run.fields], axis=-1)
+    if not run.augment.turns:
+        return images
+    times = min(-(-count // len(images)), 8)
+    turns = np.argsort(rng.random((len(images), 8)), axis=1)[:, :times]
+    pairs = zip(images, turns, strict=True)
+    return np.stack([turned(image, turn) for image, each in pairs for turn in each])
+
+
+def _generator(
+    model: "keras.Model", run: GenerationRun, name: str, seed: int, coded: _Coded, most: int
+) -> "keras.Model":
+    """What makes images, of a method's product: of an autoencoder its decoder.
+
+    A mixture in front of it is fitted to the latents of up to `most` training images.
+    """
+    if run.network.name != "vae":
+        return model
+    if run.vae.mixture is None:
+        return model.decoder
+    from skyweave.networks import mixture
+
+    images = coded(max(most, _LATENTS_A_LAW * run.vae.mixture))
+    known = model.encoder.predict(images, batch_size=_CHUNK, verbose=0)
+    laws = mixture.fit(
+        known["mean"],
+        np.exp(known["log_variance"] / 2),
+        run.vae.mixture,
+        seeds.generator(seed, name, "mixture"),
+    )
+    return mixture.lead(model.decoder, laws)
+
+
+def _numbers(run: GenerationRun) -> int:
+    """Random numbers that an image is made of: with a mixture one more picks the law."""
+    return run.network.latent + (run.vae.mixture is not None)
 
 
 @dataclass(frozen=True)
@@ -230,9 +299,7 @@ def draw(
         # Whole chunks: those of another size have other noise and another rounding.
         latents = np.stack(
             [
-                seeds.generator(seed, *identity, number).standard_normal(
-                    run.network.latent, np.float32
-                )
+                seeds.generator(seed, *identity, number).standard_normal(_numbers(run), np.float32)
                 for number in range(first, first + chunk)
             ]
         )
@@ -246,7 +313,10 @@ _Make = Callable[[np.ndarray, tuple[str | int, ...]], Mapping[str, Any]]
 
 
 def _decoder(model: "keras.Model", run: GenerationRun) -> _Make:
-    return lambda latents, _: model(run.truncation * latents, training=False)
+    # Not the number that picks a law.
+    factors = np.ones(_numbers(run), np.float32)
+    factors[: run.network.latent] = run.truncation
+    return lambda latents, _: model(factors * latents, training=False)
 
 
 def _styled(model: "keras.Model", run: GenerationRun, seed: int) -> _Make:
@@ -274,11 +344,18 @@ def _styled(model: "keras.Model", run: GenerationRun, seed: int) -> _Make:
 
 
 def _keep_grid(
-    run: GenerationRun, name: str, seed: int, method: "Method", folder: Path, epoch: int
+    run: GenerationRun,
+    name: str,
+    seed: int,
+    coded: _Coded,
+    method: "Method",
+    folder: Path,
+    epoch: int,
 ) -> None:
     """Keep images of the same random numbers beside the state, every `grid_epochs`.
 
-    They are drawn without truncation, whose value belongs to no training.
+    They are drawn without truncation, whose value belongs to no training. A mixture is fitted to
+    the latents as they are then.
     """
     for path in _numbered(folder):
         # What a training before this one left from here on.
@@ -287,7 +364,8 @@ def _keep_grid(
     if not _is_kept(run, epoch):
         return
     whole = run.model_copy(update={"truncation": 1.0})
-    images = draw(method.model, whole, _GRID, seed, name, "grid", chunk=_GRID)
+    model = _generator(method.model, run, name, seed, coded, _CODED_FOR_GRID)
+    images = draw(model, whole, _GRID, seed, name, "grid", chunk=_GRID)
     with atomic(folder / _GRIDS / f"{epoch:06d}.npy") as temporary:
         np.save(temporary, images)
 

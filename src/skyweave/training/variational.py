@@ -57,8 +57,9 @@ class Variational:
     the Nyquist one. Unless `settings.deviation` gives it, the deviation of the pixels is one number
     for all of them that is learned with the weights (Rybkin et al. 2021, arXiv:2006.13202).
 
-    The product `model` is the decoder. Latents are drawn by `seed`, `name` and the number of the
-    batch. The feed's truths are the images; its inputs are not looked at.
+    The product `model` is the autoencoder, both networks of one epoch. Latents are drawn by `seed`,
+    `name` and the number of the batch. The feed's truths are the images; its inputs are not looked
+    at.
 
     What the latents do not tell is noise of that deviation, and decoded images are without it: they
     are smoother than real ones. White noise on them restores the power, but no structure; a weight
@@ -69,17 +70,15 @@ class Variational:
         self, learner: Learner, settings: Settings, *, seed: int, name: str, xla: bool = False
     ) -> None:
         self.settings, self._key = settings, (seed, name)
-        self._autoencoder: Autoencoder = learner.model
-        self.model = self._autoencoder.decoder
-        self._fields, self._latent = tuple(self.model.output), self.model.input_shape[1]
-        self._rings = (
-            _Rings(self._autoencoder.encoder.input_shape[1]) if settings.spectrum else None
-        )
+        self.model: Autoencoder = learner.model
+        encoder, decoder = self.model.encoder, self.model.decoder
+        self._fields, self._latent = tuple(decoder.output), decoder.input_shape[1]
+        self._rings = _Rings(encoder.input_shape[1]) if settings.spectrum else None
         self.learners: Sequence[Learner] = (learner,)
         self.groups: Mapping[str, Sequence[keras.Variable]] = groups({"autoencoder": learner})
         self.identity: Mapping[str, Any] = {
             "method": "variational",
-            "settings": settings.model_dump(),
+            "settings": settings.model_dump(exclude={"mixture"}),
             "draws": [seed, name],
         }
         self.paired = False
@@ -141,7 +140,7 @@ class Variational:
         return rng.standard_normal((count, self._latent), np.float32)
 
     def _losses(self, images: Any, noise: Any, *, training: bool) -> dict[str, Any]:
-        model = self._autoencoder
+        model = self.model
         known = model.encoder(images, training=training)
         mean, log_variance = (ops.cast(known[n], "float32") for n in ("mean", "log_variance"))
         outputs = model.decoder(mean + ops.exp(log_variance / 2) * noise, training=training)
