@@ -71,7 +71,7 @@ def test_every_key_is_described():
         ("seed", "7", "seed", "integer", "'7'"),
         ("datasets.cmb.effects.null_fraction", True, "null_fraction", "number", "True"),
         ("runs.resunet.inputs", "q_obs", "runs.resunet.inputs", "a list", "q_obs"),
-        ("runs.resunet.training.batch", 5000, "runs.resunet.training.batch", "960", "5000"),
+        ("runs.resunet.training.batch", 5000, "runs.resunet.training.batch", "576", "5000"),
         ("datasets.cmb.grid.pixels", 66, "datasets.cmb.grid.pixels", "multiple of 4", "66"),
         ("datasets.cmb.grid.pixels", 256, "datasets.cmb.spectra.lmax", "Nyquist", "6000"),
         ("datasets.cmb.effects.taper_deg", 3, "cmb.effects.taper_deg", "half of grid", "3"),
