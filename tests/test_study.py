@@ -242,7 +242,7 @@ def keep_spectra(study: Path, folder: Path) -> None:
 
 
 def test_a_realization_is_the_same_in_any_shard(study, tmp_path):
-    """Realizations 90 to 119 as a shard of 30, on one core, against the study's shards of 1000."""
+    """Realizations 90 to 119 as a shard of 30, on one core, against the study's larger shards."""
     cmb = QUICK["datasets"]["cmb"] | {"realizations": 120, "shard_size": 30}
     configure(tmp_path, datasets={"cmb": cmb}, runs={})
     keep_spectra(study, tmp_path)

@@ -74,7 +74,10 @@ def recipe(
         known={"stretch": scale.to_dict()},
         build=lambda scales: build(setup),
         further=("sigma",) if run.network.name == "diffusion" else (),
-        latent=0 if run.network.name == "diffusion" else _numbers(run),
+        # With a mixture one more picks the law.
+        latent=0
+        if run.network.name == "diffusion"
+        else run.network.latent + (run.vae.mixture is not None),
         feed=lambda feed, part, scales: ImageFeed(feed, scale, turns=run.augment.turns),
         normalize=False,
         watch=partial(_keep_grid, run, name, seed, coded),
@@ -149,11 +152,6 @@ def _generator(
         seeds.generator(seed, name, "mixture"),
     )
     return mixture.lead(model.decoder, laws)
-
-
-def _numbers(run: GenerationRun) -> int:
-    """Random numbers that an image is made of: with a mixture one more picks the law."""
-    return run.network.latent + (run.vae.mixture is not None)
 
 
 @dataclass(frozen=True)
@@ -293,13 +291,14 @@ def draw(
         from skyweave.networks import diffusion
 
         return diffusion.sample(model, count, run.diffusion, seed, *identity, batch=chunk)
+    numbers = model.input_shape[1]
     make = _decoder(model, run) if run.network.name == "vae" else _styled(model, run, seed)
     made = []
     for first in range(0, count, chunk):
         # Whole chunks: those of another size have other noise and another rounding.
         latents = np.stack(
             [
-                seeds.generator(seed, *identity, number).standard_normal(_numbers(run), np.float32)
+                seeds.generator(seed, *identity, number).standard_normal(numbers, np.float32)
                 for number in range(first, first + chunk)
             ]
         )
@@ -314,7 +313,7 @@ _Make = Callable[[np.ndarray, tuple[str | int, ...]], Mapping[str, Any]]
 
 def _decoder(model: "keras.Model", run: GenerationRun) -> _Make:
     # Not the number that picks a law.
-    factors = np.ones(_numbers(run), np.float32)
+    factors = np.ones(model.input_shape[1], np.float32)
     factors[: run.network.latent] = run.truncation
     return lambda latents, _: model(factors * latents, training=False)
 
