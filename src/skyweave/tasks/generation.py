@@ -1,6 +1,6 @@
 """Generation: images of galaxies made by a network, of random numbers alone."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -102,8 +102,8 @@ def _moments(
     return mean.astype(np.float32), float(np.sqrt(np.mean(squares)))
 
 
-#: Stretched images (n, y, x, bands) of the training set, as many as asked for.
-_Coded = Callable[[int], np.ndarray]
+#: Stretched images (n, y, x, bands) of the training set, as many as asked for, some at once.
+_Coded = Callable[[int], Iterator[np.ndarray]]
 
 
 def _coded(
@@ -114,20 +114,22 @@ def _coded(
     seed: int,
     name: str,
     count: int,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """`count` or more stretched training images, turned as those of the training are if these are.
 
     Of a larger set some, of a smaller one all there are: each once, or in some of its turns.
     """
     rng = seeds.generator(seed, name, "coded")
     chosen = np.sort(rng.permutation(numbers)[:count])
-    images = np.stack([scale.apply(maps.read(field, chosen)) for field in run.fields], axis=-1)
+    times = min(-(-count // len(chosen)), 8) if run.augment.turns else 1
+    turns = np.argsort(rng.random((len(chosen), 8)), axis=1)[:, :times]
     if not run.augment.turns:
-        return images
-    times = min(-(-count // len(images)), 8)
-    turns = np.argsort(rng.random((len(images), 8)), axis=1)[:, :times]
-    pairs = zip(images, turns, strict=True)
-    return np.stack([turned(image, turn) for image, each in pairs for turn in each])
+        turns[:] = 0
+    for first in range(0, len(chosen), _CHUNK):
+        part = chosen[first : first + _CHUNK]
+        images = np.stack([scale.apply(maps.read(field, part)) for field in run.fields], axis=-1)
+        pairs = zip(images, turns[first : first + _CHUNK], strict=True)
+        yield np.stack([turned(image, turn) for image, each in pairs for turn in each])
 
 
 def _generator(
@@ -144,10 +146,10 @@ def _generator(
     from skyweave.networks import mixture
 
     images = coded(max(most, _LATENTS_A_LAW * run.vae.mixture))
-    known = model.encoder.predict(images, batch_size=_CHUNK, verbose=0)
+    known = [model.encoder.predict_on_batch(some_images) for some_images in images]
     laws = mixture.fit(
-        known["mean"],
-        np.exp(known["log_variance"] / 2),
+        np.concatenate([one["mean"] for one in known]),
+        np.exp(np.concatenate([one["log_variance"] for one in known]) / 2),
         run.vae.mixture,
         seeds.generator(seed, name, "mixture"),
     )
