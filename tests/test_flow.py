@@ -306,6 +306,7 @@ def test_samples_around_a_mean_have_the_posterior_power(gaussian):
     np.testing.assert_allclose(spread, 1, atol=0.15)
 
 
+@pytest.mark.slow
 def test_samples_without_a_mean_find_the_posterior(gaussian):
     """The base is about the prior: what is known comes from the flow alone."""
     grid = PatchGrid(2.5, 8)

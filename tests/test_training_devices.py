@@ -124,7 +124,10 @@ def main():
     )
 
 
-@pytest.fixture(scope="module", params=["tensorflow", "jax"])
+@pytest.fixture(
+    scope="module",
+    params=["tensorflow", pytest.param("jax", marks=pytest.mark.slow)],
+)
 def both(request):
     """The backend, and each case on one device and on two."""
     done = subprocess.run(

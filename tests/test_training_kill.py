@@ -256,6 +256,7 @@ def test_killed_and_resumed_equals_undisturbed(server, tmp_path):
     assert resumed == len(CHAIN)
 
 
+@pytest.mark.slow
 def test_random_kills_leave_no_trace(server, tmp_path):
     """With updates of several steps, warm-up, clipping, plateaus, and an early stop at the end."""
     settings = {

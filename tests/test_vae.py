@@ -19,7 +19,6 @@ from skyweave.data.normalization import Normalization
 from skyweave.data.shards import ShardSet, write_shard
 from skyweave.errors import Unfinished, UserError
 from skyweave.networks import vae
-from skyweave.networks.mixture import Mixture, fit
 from skyweave.seeds import generator as draws
 from skyweave.training.interruption import Interruption
 from skyweave.training.loop import train
@@ -462,53 +461,3 @@ def test_tensorflow_and_jax_agree():
 
 if __name__ == "__main__":
     print(json.dumps(parity()))
-
-
-# Mixtures of latents
-
-
-def test_a_mixture_draws_by_its_laws():
-    """Shares, means and covariances of 40,000 draws, within 5 standard errors."""
-    rng, count = np.random.default_rng(0), 40_000
-    layer = Mixture(2)
-    layer.build((None, 4))
-    numbers = rng.standard_normal((count, 4)).astype(np.float32)
-    np.testing.assert_allclose(layer(numbers), numbers[:, :3], atol=1e-6)
-    factors = np.tril(rng.standard_normal((2, 3, 3)))
-    means = np.array([[10.0, 0, 0], [-10, 1, 2]])
-    for name, value in {"shares": (0.3, 0.7), "means": means, "factors": factors}.items():
-        getattr(layer, name).assign(value)
-    made = np.asarray(layer(numbers))
-    first = made[:, 0] > 0
-    assert first.mean() == pytest.approx(0.3, abs=5 * np.sqrt(0.21 / count))
-    for one, mean, factor in zip((made[first], made[~first]), means, factors, strict=True):
-        covariance, error = factor @ factor.T, 5 / np.sqrt(len(one))
-        deviations = np.sqrt(np.diag(covariance))
-        assert (np.abs(one.mean(axis=0) - mean) < error * deviations).all()
-        scatter = np.sqrt(2) * np.outer(deviations, deviations)
-        assert (np.abs(np.cov(one.T) - covariance) < error * scatter).all()
-
-
-def test_a_mixture_finds_the_laws_of_latents():
-    """Two, of latents that are known to a tenth; one more latent tells nothing."""
-    rng, count = np.random.default_rng(1), 8000
-    which = rng.random(count) < 0.25
-    means = np.where(which, -3, 3)[:, None] + rng.standard_normal((count, 3))
-    means[:, 2] = 0
-    deviations = np.broadcast_to([0.1, 0.5, 1.0], means.shape)
-    laws = fit(means, deviations, 2, rng)
-    assert {name: value.shape for name, value in laws.items()} == {
-        "shares": (2,),
-        "means": (2, 3),
-        "factors": (2, 3, 3),
-    }
-    order = np.argsort(laws["means"][:, 0])
-    np.testing.assert_allclose(laws["shares"][order], (0.25, 0.75), atol=0.03)
-    np.testing.assert_allclose(laws["means"][order], [(-3, -3, 0), (3, 3, 0)], atol=0.1)
-    for factor in laws["factors"]:
-        np.testing.assert_allclose(factor @ factor.T, np.diag([1.01, 1.25, 1]), atol=0.12)
-        np.testing.assert_array_equal(factor[2], (0, 0, 1))
-    # What tells nothing at all is left as it was learned.
-    blind = fit(np.zeros((50, 3)), np.ones((50, 3)), 2, rng)
-    np.testing.assert_array_equal(blind["factors"], np.broadcast_to(np.eye(3), (2, 3, 3)))
-    assert not blind["means"].any()

@@ -217,6 +217,15 @@ class Augmentation(Settings):
     )
 
 
+class Prior(Settings):
+    """The network that learns the law of an autoencoder's latents."""
+
+    updates: Count = Field(10_000, description="Updates of its weights, by 512 latents each.")
+    width: Annotated[int, Field(ge=8, le=4096)] = Field(
+        256, description="Width of its dense layers."
+    )
+
+
 class Vae(Settings):
     """Losses of the variational autoencoder."""
 
@@ -231,11 +240,11 @@ class Vae(Settings):
     spectrum: NotNegative = Field(
         0.0, description="Weight of the difference of log power spectra of image and made image."
     )
-    mixture: Count | None = Field(
+    prior: Prior | None = Field(
         None,
-        description="Normal laws whose mixture is fitted, after the training, to the latents of "
-        "the training images, for new ones to be drawn by (arXiv:1903.12436); null: independent "
-        "normal latents.",
+        description="A diffusion model that learns, after the training, the law of the training "
+        "images' latents, for new ones to be drawn by (arXiv:2112.10752); null: independent normal "
+        "latents.",
     )
 
 

@@ -26,7 +26,7 @@ _LAYERS = tuple(
     f"skyweave.networks.{name}"
     for name in (
         *("parts", "fourier_layers", "chain", "partial_conv", "style_layers", "diffusion"),
-        "mixture",
+        "prior",
     )
 )
 

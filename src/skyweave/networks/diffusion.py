@@ -76,11 +76,8 @@ def build(
     image = parts.image(pixels, len(outputs) + 1)
     centre = Centre(dtype="float32", name="centre")
     noisy, sigma = centre(image[..., :-1]), image[:, :1, :1, -1:]
-    total = ops.square(sigma) + sigma_data**2
-    scale = ops.sqrt(total)
-    found = _network(noisy / scale, ops.log(sigma) / 4, pixels, width, seed)
-    images = noisy * (sigma_data**2 / total) + found * (sigma * sigma_data / scale)
-    images = centre(images, back=True)
+    network = partial(_network, pixels=pixels, width=width, seed=seed)
+    images = centre(precondition(noisy, sigma, sigma_data, network), back=True)
     centre.rms.assign(sigma_data)
     if mean is not None:
         centre.mean.assign(mean)
@@ -91,9 +88,26 @@ def build(
     return keras.Model(image, names, name="diffusion")
 
 
+def precondition(
+    noisy: Tensor, sigma: Tensor, sigma_data: float, network: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """What has the mean 0 and the rms `sigma_data`, from it with noise of rms `sigma`.
+
+    `network` gets it with an rms of 1, and a quarter of the log of `sigma`; where it finds 0, the
+    result is the best linear one for white noise.
+    """
+    total = ops.square(sigma) + sigma_data**2
+    scale = ops.sqrt(total)
+    found = network(noisy / scale, ops.log(sigma) / 4)
+    return noisy * (sigma_data**2 / total) + found * (sigma * sigma_data / scale)
+
+
 def denoise(model: keras.Model, noisy: Tensor, sigmas: Tensor, *, training: bool = False) -> Tensor:
-    """Images (n, y, x, outputs) from noisy ones (n, y, x, outputs), rms of the noise (n,)."""
-    level = ops.reshape(sigmas, (-1, 1, 1, 1)) * ops.ones_like(noisy[..., :1])
+    """Images (n, y, x, outputs) from noisy ones (n, y, x, outputs), rms of the noise (n,).
+
+    Likewise vectors (n, numbers), of a network whose one output they are.
+    """
+    level = ops.reshape(sigmas, (-1, *(1 for _ in noisy.shape[1:]))) * ops.ones_like(noisy[..., :1])
     found = model(ops.concatenate([noisy, level], -1), training=training)
     return ops.concatenate([ops.cast(found[name], "float32") for name in model.output], -1)
 
@@ -154,13 +168,22 @@ def integrate(
     """
     state = start
     for now, after in pairwise(levels):
-        slope = (state - clean(state, now)) / now
-        ahead = state + (after - now) * slope
-        if after:
-            slope = (slope + (ahead - clean(ahead, after)) / after) / 2
-            ahead = state + (after - now) * slope
-        state = ahead
+        state = heun(clean, state, now, after) if after else clean(state, now)
     return state
+
+
+def heun(clean: Callable[[Any, Any], Any], state: Any, now: Any, after: Any) -> Any:
+    """A step of `integrate` from noise of rms `now` to that of `after`, which is not 0."""
+    slope = (state - clean(state, now)) / now
+    ahead = state + (after - now) * slope
+    slope = (slope + (ahead - clean(ahead, after)) / after) / 2
+    return state + (after - now) * slope
+
+
+def noise_waves(noise: Tensor) -> Tensor:
+    """Waves (…, 10) of a quarter of the log of the noise's rms (…, 1), for a network to see."""
+    waves = [wave(factor * noise) for wave in (ops.sin, ops.cos) for factor in _WAVES]
+    return layers.Concatenate(dtype="float32", name="noise_waves")(waves)
 
 
 def _network(image: Tensor, noise: Tensor, pixels: int, width: float, seed: int) -> Tensor:
@@ -192,8 +215,7 @@ class _Parts:
 
     def __init__(self, seed: int, noise: Tensor, units: int) -> None:
         self.seed = seed
-        waves = [wave(factor * noise) for wave in (ops.sin, ops.cos) for factor in _WAVES]
-        x = layers.Concatenate(dtype="float32", name="noise_waves")(waves)
+        x = noise_waves(noise)
         for name in ("noise_a", "noise_b"):
             x = self.active(self.dense(x, units, name), name)
         self.noise = x

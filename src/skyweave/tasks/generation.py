@@ -1,6 +1,6 @@
 """Generation: images of galaxies made by a network, of random numbers alone."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from skyweave.data.split import members, some
 from skyweave.errors import UserError
 from skyweave.files import atomic, sha256
 from skyweave.images.stretch import Scale
+from skyweave.tasks.generation_latents import generator
 from skyweave.tasks.images import read_stretch
 from skyweave.tasks.recipe import Recipe
 
@@ -34,10 +35,6 @@ _STYLES = 10_000
 _GRID, _GRIDS = 16, "grids"
 #: Most training images that tell their mean, and how far they lie from it.
 _MEASURED = 2000
-#: Training images whose latents tell the law of new ones', and that of those of a grid.
-_CODED, _CODED_FOR_GRID = 20_000, 2000
-#: Fewest of them for each law of a mixture.
-_LATENTS_A_LAW = 5
 
 
 def recipe(
@@ -56,13 +53,15 @@ def recipe(
         numbers = some(parts, "train", _MEASURED, seed, run.dataset, "moments")
         mean, rms = _moments(run, maps, numbers, scale)
     setup = _Setup(run, maps.pixels, seed, name, mean, run.diffusion.sigma_data or rms)
-    trained = members(parts, "train")
-    if run.vae.mixture is not None:
-        most = min(_CODED, len(trained) * (8 if run.augment.turns else 1)) // _LATENTS_A_LAW
-        if run.vae.mixture > most:
-            expected = f"at most {most}, for {len(trained)} training images"
-            raise UserError(f"runs.{name}.vae.mixture", expected, run.vae.mixture)
-    coded = partial(_coded, run, maps, trained, scale, seed, name)
+    made_by = partial(
+        generator,
+        run=run,
+        maps=maps,
+        numbers=members(parts, "train"),
+        scale=scale,
+        seed=seed,
+        name=name,
+    )
     return Recipe(
         inputs=run.fields,
         targets=run.fields,
@@ -74,14 +73,11 @@ def recipe(
         known={"stretch": scale.to_dict()},
         build=lambda scales: build(setup),
         further=("sigma",) if run.network.name == "diffusion" else (),
-        # With a mixture one more picks the law.
-        latent=0
-        if run.network.name == "diffusion"
-        else run.network.latent + (run.vae.mixture is not None),
+        latent=0 if run.network.name == "diffusion" else run.network.latent,
         feed=lambda feed, part, scales: ImageFeed(feed, scale, turns=run.augment.turns),
         normalize=False,
-        watch=partial(_keep_grid, run, name, seed, coded),
-        finish=lambda trained: _generator(trained.model, run, name, seed, coded, _CODED),
+        watch=partial(_keep_grid, run, name, seed, partial(made_by, for_grid=True)),
+        finish=lambda trained: made_by(trained.model),
         identity={"stretch": scale.to_dict(), "turns": run.augment.turns},
     )
 
@@ -100,60 +96,6 @@ def _moments(
         mean = np.mean([turned(mean, number) for number in range(8)], axis=0)
     squares = [np.mean(np.square(image - mean)) for image in images]
     return mean.astype(np.float32), float(np.sqrt(np.mean(squares)))
-
-
-#: Stretched images (n, y, x, bands) of the training set, as many as asked for, some at once.
-_Coded = Callable[[int], Iterator[np.ndarray]]
-
-
-def _coded(
-    run: GenerationRun,
-    maps: ShardSet,
-    numbers: np.ndarray,
-    scale: Scale,
-    seed: int,
-    name: str,
-    count: int,
-) -> Iterator[np.ndarray]:
-    """`count` or more stretched training images, turned as those of the training are if these are.
-
-    Of a larger set some, of a smaller one all there are: each once, or in some of its turns.
-    """
-    rng = seeds.generator(seed, name, "coded")
-    chosen = np.sort(rng.permutation(numbers)[:count])
-    times = min(-(-count // len(chosen)), 8) if run.augment.turns else 1
-    turns = np.argsort(rng.random((len(chosen), 8)), axis=1)[:, :times]
-    if not run.augment.turns:
-        turns[:] = 0
-    for first in range(0, len(chosen), _CHUNK):
-        part = chosen[first : first + _CHUNK]
-        images = np.stack([scale.apply(maps.read(field, part)) for field in run.fields], axis=-1)
-        pairs = zip(images, turns[first : first + _CHUNK], strict=True)
-        yield np.stack([turned(image, turn) for image, each in pairs for turn in each])
-
-
-def _generator(
-    model: "keras.Model", run: GenerationRun, name: str, seed: int, coded: _Coded, most: int
-) -> "keras.Model":
-    """What makes images, of a method's product: of an autoencoder its decoder.
-
-    A mixture in front of it is fitted to the latents of up to `most` training images.
-    """
-    if run.network.name != "vae":
-        return model
-    if run.vae.mixture is None:
-        return model.decoder
-    from skyweave.networks import mixture
-
-    images = coded(max(most, _LATENTS_A_LAW * run.vae.mixture))
-    known = [model.encoder.predict_on_batch(some_images) for some_images in images]
-    laws = mixture.fit(
-        np.concatenate([one["mean"] for one in known]),
-        np.exp(np.concatenate([one["log_variance"] for one in known]) / 2),
-        run.vae.mixture,
-        seeds.generator(seed, name, "mixture"),
-    )
-    return mixture.lead(model.decoder, laws)
 
 
 @dataclass(frozen=True)
@@ -293,31 +235,38 @@ def draw(
         from skyweave.networks import diffusion
 
         return diffusion.sample(model, count, run.diffusion, seed, *identity, batch=chunk)
-    numbers = model.input_shape[1]
     make = _decoder(model, run) if run.network.name == "vae" else _styled(model, run, seed)
     made = []
     for first in range(0, count, chunk):
         # Whole chunks: those of another size have other noise and another rounding.
         latents = np.stack(
             [
-                seeds.generator(seed, *identity, number).standard_normal(numbers, np.float32)
+                seeds.generator(seed, *identity, number).standard_normal(
+                    run.network.latent, np.float32
+                )
                 for number in range(first, first + chunk)
             ]
         )
-        outputs = make(latents, (*identity, first))
-        made.append(np.concatenate([np.asarray(outputs[f]) for f in run.fields], axis=-1))
+        made.append(make(latents, (*identity, first)))
     return np.concatenate(made)[:count]
 
 
-#: Images by band of latents (n, latent), with what is drawn for this identity.
-_Make = Callable[[np.ndarray, tuple[str | int, ...]], Mapping[str, Any]]
+#: Images (n, y, x, bands) of latents (n, latent), with what is drawn for this identity.
+_Make = Callable[[np.ndarray, tuple[str | int, ...]], np.ndarray]
+
+
+def _joined(outputs: Mapping[str, Any], run: GenerationRun) -> Any:
+    """Images (n, y, x, bands) of those by band."""
+    from keras import ops
+
+    return ops.concatenate([outputs[field] for field in run.fields], axis=-1)
 
 
 def _decoder(model: "keras.Model", run: GenerationRun) -> _Make:
-    # Not the number that picks a law.
-    factors = np.ones(model.input_shape[1], np.float32)
-    factors[: run.network.latent] = run.truncation
-    return lambda latents, _: model(factors * latents, training=False)
+    from skyweave.networks.flow import compiled
+
+    function = compiled(model, lambda latents: _joined(model(latents, training=False), run))
+    return lambda latents, _: function(run.truncation * latents)
 
 
 def _styled(model: "keras.Model", run: GenerationRun, seed: int) -> _Make:
@@ -334,12 +283,12 @@ def _styled(model: "keras.Model", run: GenerationRun, seed: int) -> _Make:
         )
         mean = ops.mean(mapping(many, training=False), axis=0)
 
-    def make(latents: np.ndarray, identity: tuple[str | int, ...]) -> Mapping[str, Any]:
+    def make(latents: np.ndarray, identity: tuple[str | int, ...]) -> np.ndarray:
         stylegan2.reseed(model, int(seeds.generator(seed, *identity, "noise").integers(2**31)))
         if run.truncation == 1:
-            return model(latents, training=False)
+            return np.asarray(_joined(model(latents, training=False), run))
         styles = mean + run.truncation * (mapping(latents, training=False) - mean)
-        return synthesis(repeat(styles), training=False)
+        return np.asarray(_joined(synthesis(repeat(styles), training=False), run))
 
     return make
 
@@ -348,15 +297,15 @@ def _keep_grid(
     run: GenerationRun,
     name: str,
     seed: int,
-    coded: _Coded,
+    made_by: Callable[["keras.Model"], "keras.Model"],
     method: "Method",
     folder: Path,
     epoch: int,
 ) -> None:
     """Keep images of the same random numbers beside the state, every `grid_epochs`.
 
-    They are drawn without truncation, whose value belongs to no training. A mixture is fitted to
-    the latents as they are then.
+    They are drawn without truncation, whose value belongs to no training, by what `made_by` makes
+    of the product of then.
     """
     for path in _numbered(folder):
         # What a training before this one left from here on.
@@ -365,8 +314,7 @@ def _keep_grid(
     if not _is_kept(run, epoch):
         return
     whole = run.model_copy(update={"truncation": 1.0})
-    model = _generator(method.model, run, name, seed, coded, _CODED_FOR_GRID)
-    images = draw(model, whole, _GRID, seed, name, "grid", chunk=_GRID)
+    images = draw(made_by(method.model), whole, _GRID, seed, name, "grid", chunk=_GRID)
     with atomic(folder / _GRIDS / f"{epoch:06d}.npy") as temporary:
         np.save(temporary, images)
 

@@ -113,7 +113,7 @@ class DiffusionTraining:
         return sum(losses.values())
 
     def _images(self, y: Mapping[str, np.ndarray]) -> np.ndarray:
-        """The truths as the network sees them, (n, y, x, outputs)."""
+        """The truths as the network sees them, (n, y, x, outputs), or vectors (n, numbers)."""
         return np.concatenate([y[name] for name in self.model.output], axis=-1)
 
     def _draw(self, shape: Sequence[int], *identity: str | int) -> tuple[np.ndarray, np.ndarray]:
@@ -133,8 +133,10 @@ class DiffusionTraining:
     def _losses(
         self, model: keras.Model, images: Any, noise: Any, sigmas: Any, *, training: bool
     ) -> dict[str, Any]:
-        sigma = ops.reshape(sigmas, (-1, 1, 1, 1))
+        sigma = ops.reshape(sigmas, (-1, *(1 for _ in images.shape[1:])))
         found = denoise(model, images + sigma * noise, sigmas, training=training)
         weights = 1 / self._variance + 1 / ops.square(sigma)
-        errors = ops.mean(weights * ops.square(found - images), axis=(0, 1, 2))
-        return {name: errors[place] for place, name in enumerate(model.output)}
+        errors = weights * ops.square(found - images)
+        ends = np.cumsum([one.shape[-1] for one in model.output.values()]).tolist()
+        places = zip(model.output, [0, *ends[:-1]], ends, strict=True)
+        return {name: ops.mean(errors[..., first:end]) for name, first, end in places}

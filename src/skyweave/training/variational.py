@@ -78,7 +78,7 @@ class Variational:
         self.groups: Mapping[str, Sequence[keras.Variable]] = groups({"autoencoder": learner})
         self.identity: Mapping[str, Any] = {
             "method": "variational",
-            "settings": settings.model_dump(exclude={"mixture"}),
+            "settings": settings.model_dump(exclude={"prior"}),
             "draws": [seed, name],
         }
         self.paired = False
