@@ -701,6 +701,11 @@ def judged_images_memory(wildcards):
     return 8000 + int(4e-6 * images * galaxy_size(run, 0)[0])
 
 
+def judged_images_threads(wildcards):
+    """One for so few images that processes are not worth their start; otherwise 8."""
+    return 1 if compared_images(run_settings(wildcards)) < 100 else 8
+
+
 def judged_images_runtime(wildcards):
     """Minutes of four sets' morphology by 8 processes, up to 5 s an image of 256², and features."""
     run = run_settings(wildcards)

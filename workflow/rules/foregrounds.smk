@@ -17,6 +17,7 @@ rule pairs:
         "<benchmarks>/pairs/{sky}.tsv"
     conda:
         ENVIRONMENT
+    priority: 1
     threads: 1
     resources:
         mem_mb=lambda wildcards: pairs_memory(dataset_settings(wildcards).patches),

@@ -52,7 +52,7 @@ rule evaluate_generation:
         run=one_of(GENERATION),
     conda:
         ENVIRONMENT
-    threads: 8
+    threads: judged_images_threads
     resources:
         mem_mb=judged_images_memory,
         runtime=judged_images_runtime,

@@ -15,6 +15,7 @@ rule fetch_sfd98:
     retries: 2
     conda:
         ENVIRONMENT
+    priority: 1
     threads: 1
     resources:
         mem_mb=1000,
@@ -36,6 +37,7 @@ rule sky_map:
         "<benchmarks>/sky_map/{sky}.tsv"
     conda:
         ENVIRONMENT
+    priority: 1
     threads: 1
     resources:
         mem_mb=8000,
@@ -88,6 +90,7 @@ rule sky_mask:
         "<benchmarks>/sky_mask/{sky}.tsv"
     conda:
         ENVIRONMENT
+    priority: 1
     threads: 2
     resources:
         mem_mb=8000,
@@ -117,6 +120,7 @@ rule sky_patches:
         "<benchmarks>/sky_patches/{sky}.tsv"
     conda:
         ENVIRONMENT
+    priority: 1
     threads: 2
     resources:
         mem_mb=8000,

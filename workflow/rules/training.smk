@@ -23,6 +23,8 @@ rule train:
         "<benchmarks>/train/{run}.tsv"
     conda:
         ENVIRONMENT
+    # What takes longest, and what leads to the longest chain, starts first: the sky.
+    priority: 1
     threads: network_threads
     resources:
         gpu=1,
