@@ -538,6 +538,11 @@ def full_sky_runtime(wildcards):
     return 60 + int(1.5 * work / 60)
 
 
+def sky_threads(wildcards):
+    """One for small skies, which have little to share; otherwise 2."""
+    return max(1, min(2, dataset_settings(wildcards).map.nside // 512))
+
+
 def full_sky_threads(wildcards):
     """One for small skies, which have little to share; 8 at nside 4096."""
     return max(1, min(8, run_settings(wildcards).full_sky.nside // 512))

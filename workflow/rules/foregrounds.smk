@@ -15,9 +15,9 @@ rule pairs:
         "<logs>/pairs/{sky}.log",
     benchmark:
         "<benchmarks>/pairs/{sky}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
-    priority: 1
     threads: 1
     resources:
         mem_mb=lambda wildcards: pairs_memory(dataset_settings(wildcards).patches),

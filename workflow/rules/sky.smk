@@ -12,10 +12,10 @@ rule fetch_sfd98:
         "<logs>/fetch_sfd98.log",
     benchmark:
         "<benchmarks>/fetch_sfd98.tsv"
+    priority: 1
     retries: 2
     conda:
         ENVIRONMENT
-    priority: 1
     threads: 1
     resources:
         mem_mb=1000,
@@ -35,9 +35,9 @@ rule sky_map:
         "<logs>/sky_map/{sky}.log",
     benchmark:
         "<benchmarks>/sky_map/{sky}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
-    priority: 1
     threads: 1
     resources:
         mem_mb=8000,
@@ -65,7 +65,7 @@ rule sky_sources:
         "<benchmarks>/sky_sources/{sky}.tsv"
     conda:
         ENVIRONMENT
-    threads: 2
+    threads: sky_threads
     resources:
         mem_mb=8000,
         runtime=30,
@@ -88,10 +88,10 @@ rule sky_mask:
         "<logs>/sky_mask/{sky}.log",
     benchmark:
         "<benchmarks>/sky_mask/{sky}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
-    priority: 1
-    threads: 2
+    threads: sky_threads
     resources:
         mem_mb=8000,
         runtime=30,
@@ -118,10 +118,10 @@ rule sky_patches:
         "<logs>/sky_patches/{sky}.log",
     benchmark:
         "<benchmarks>/sky_patches/{sky}.tsv"
+    priority: 1
     conda:
         ENVIRONMENT
-    priority: 1
-    threads: 2
+    threads: sky_threads
     resources:
         mem_mb=8000,
         runtime=60,

@@ -21,10 +21,10 @@ rule train:
         "<logs>/train/{run}.log",
     benchmark:
         "<benchmarks>/train/{run}.tsv"
-    conda:
-        ENVIRONMENT
     # What takes longest, and what leads to the longest chain, starts first: the sky.
     priority: 1
+    conda:
+        ENVIRONMENT
     threads: network_threads
     resources:
         gpu=1,
