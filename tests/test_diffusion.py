@@ -187,6 +187,7 @@ def test_pixels_that_cannot_be_halved_are_refused():
         network(18)
 
 
+@pytest.mark.slow
 def test_a_network_on_disk_works_in_a_fresh_process(tmp_path):
     """In safe mode, with mean and rms; outputs keep their order, which is not that of letters."""
     mean = 10 * maps(16, 16, 2, seed=1)
@@ -546,6 +547,7 @@ def blobs(count, seed):
     return images[..., None].astype(np.float32)
 
 
+@pytest.mark.slow
 def test_blobs_are_learned():
     """Their mean image, which this network does not hold, and how far its pixels lie from it."""
     prepare(1)

@@ -238,7 +238,9 @@ def test_images_are_fluxes(study, tmp_path, kind):
     assert said["settings"]["pixels"] == PIXELS
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind == "diffusion")) for kind in KINDS]
+)
 def test_the_same_seed_makes_the_same_images(study, tmp_path, kind):
     run, model = study.settings(kind), study.network(kind).model
     many, again, few = (draw(model, run, count, SEED, kind) for count in (40, 40, 10))
@@ -319,7 +321,7 @@ def test_images_that_are_no_numbers_are_refused(study, tmp_path):
 
 def test_latents_of_their_own_law(study, tmp_path):
     """The same numbers are other images; without them there is one, in the middle of the law."""
-    prior = {"vae": {"prior": {"updates": 20, "width": 16}}}
+    prior = {"vae": {"prior": {"updates": 20, "width": 16}}, "grid_epochs": 2}
     study.train("vae", tmp_path, **prior)
     network = load_network(tmp_path)
     assert network.card.latent == network.model.input_shape[1] == 8
@@ -330,22 +332,20 @@ def test_latents_of_their_own_law(study, tmp_path):
     middle = draw(network.model, run.model_copy(update={"truncation": 0.0}), 2, SEED, "t")
     np.testing.assert_allclose(middle[0], middle[1], atol=1e-5)
     found = grids(study.generate("vae", tmp_path, tmp_path, **prior))
-    assert found["images"].shape == (2, 16, PIXELS, PIXELS, 1)
+    assert found["images"].shape == (1, 16, PIXELS, PIXELS, 1)
 
 
 def test_another_law_trains_nothing_anew(study, tmp_path):
-    whole, seconds, weights = read_table(study.run("vae") / "history.csv"), [], []
-    for width in (8, 16, 8):
-        study.train("vae", tmp_path, vae={"prior": {"updates": 3, "width": width}})
+    whole, seconds = read_table(study.run("vae") / "history.csv"), []
+    for width in (8, 16):
+        prior = {"updates": 3, "width": width}
+        study.train("vae", tmp_path, vae={"prior": prior}, grid_epochs=2)
         law = load_network(tmp_path).model.get_layer("prior")
-        weights.append([np.asarray(v) for v in law.weights])
+        assert law.network.get_layer("stem").units == width
         history = read_table(tmp_path / "history.csv")
         assert history.loss.tolist() == whole.loss.tolist()
         seconds.append(history.seconds.tolist())
-    assert seconds[0] == seconds[1] == seconds[2]
-    assert weights[0][-2].shape != weights[1][-2].shape
-    for first, again in zip(weights[0], weights[2], strict=True):
-        np.testing.assert_array_equal(first, again)
+    assert seconds[0] == seconds[1]
 
 
 # Grids along the training

@@ -353,6 +353,7 @@ def test_an_unknown_kind_is_refused():
         stylegan2.synthesis(8, ("a",), 8, TINY, 0, kind="other", pixel_noise=True)
 
 
+@pytest.mark.slow
 def test_the_generator_is_read_in_a_fresh_process(tmp_path):
     """In safe mode, with its noise."""
     model, latents = strengthen(generator(kind="residual")), normal(3, LATENT)

@@ -249,9 +249,12 @@ def chain(server, folder, lives, **task):
         return dict(whole), said.count("going on from") - before
 
 
-def test_killed_and_resumed_equals_undisturbed(server, tmp_path):
+@pytest.mark.parametrize(
+    "network", ["supervised", pytest.param("resunet_cmb", marks=pytest.mark.slow)]
+)
+def test_killed_and_resumed_equals_undisturbed(server, tmp_path, network):
     settings = {"epochs": 6, "learning_rate": 0.01, "plateau_patience": 1}
-    whole, resumed = chain(server, tmp_path, CHAIN, network="resunet_cmb", settings=settings)
+    whole, resumed = chain(server, tmp_path, CHAIN, network=network, settings=settings)
     assert len(whole["val_loss"]) == 6
     assert resumed == len(CHAIN)
 

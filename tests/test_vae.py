@@ -326,6 +326,7 @@ np.savez(sys.argv[3], **{name: maps for name, maps in model(np.load(sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_a_saved_decoder_makes_the_same_in_another_process(tmp_path):
     one = method(
         [make(16, ("i", "g"), 5, 0.07, 1) for make in (vae.encoder, vae.decoder)], rate=1e-4

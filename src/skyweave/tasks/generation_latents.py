@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 #: Training images, each turn of one counted, whose latents tell the law of new ones', and those of
 #: a grid, whose law is learned in this share of the updates.
-_CODED, _CODED_FOR_GRID, _GRID_SHARE = 100_000, 5000, 0.1
+_CODED, _CODED_FOR_GRID, _GRID_SHARE = 100_000, 2000, 0.1
 #: Images that are read at once.
 _CHUNK = 64
 

@@ -42,12 +42,12 @@ def fit(
     learner = Learner(network, keras.optimizers.Adam(_RATE))
     method = DiffusionTraining(learner, prior.NOISE, sigma_data=1.0, seed=seed, name=name, xla=xla)
     begun, losses = time.monotonic(), []
+    warmup = min(_WARMUP, settings.updates // 10)
     for update in range(settings.updates):
         rng = seeds.generator(seed, name, "prior", update)
         rows = rng.integers(len(means), size=_BATCH)
         latents = means[rows] + deviations[rows] * rng.standard_normal(means[rows].shape)
         latents = ((latents - mean) / deviation).astype(np.float32)
-        warmup = min(_WARMUP, settings.updates - 1)
         rate = factor("cosine", update, warmup, settings.updates)
         learner.optimizer.learning_rate = _RATE * rate
         found, _ = method.train(latents, {"latents": latents}, Place(batch=update, update=update))
