@@ -52,6 +52,7 @@ rule evaluate_generation:
         run=one_of(GENERATION),
     conda:
         ENVIRONMENT
+    priority: 1
     threads: judged_images_threads
     resources:
         mem_mb=judged_images_memory,
