@@ -50,9 +50,9 @@ rule evaluate_generation:
         "<benchmarks>/evaluate_generation/{run}.tsv"
     wildcard_constraints:
         run=one_of(GENERATION),
+    priority: 1
     conda:
         ENVIRONMENT
-    priority: 1
     threads: judged_images_threads
     resources:
         mem_mb=judged_images_memory,
